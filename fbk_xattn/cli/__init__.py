@@ -1,0 +1,1 @@
+"""The ``fbk-xattn`` command, one module a subcommand."""

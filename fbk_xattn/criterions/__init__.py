@@ -1,0 +1,1 @@
+"""Training objectives: cross-entropy with the two auxiliary CTC losses."""

@@ -1,0 +1,129 @@
+"""The three-loss objective: CTC over transcripts on top of another criterion."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from fairseq.criterions import CRITERION_REGISTRY, FairseqCriterion, register_criterion
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor
+
+from fbk_xattn.criterions.joint_cross_entropy_ctc import (
+    JointCrossEntropyCTCCriterion,
+    NetOutput,
+    ctc_loss,
+    log_parts,
+)
+from fbk_xattn.errors import InputError
+from fbk_xattn.models.conformer import CTC_BLANK
+
+UNDERLYING = ("joint_cross_entropy_ctc", "label_smoothed_cross_entropy")
+
+
+@register_criterion("ctc_multi_loss")
+class CTCMultiLoss(FairseqCriterion):
+    """``ctc_weight * CTC(transcript) + underlying criterion``, summed over the batch.
+
+    With ``joint_cross_entropy_ctc`` underneath and the default weights this is the paper's
+    objective, 5 CE + 1 CTC on transcripts + 2 CTC on target texts (section 4.1).
+    """
+
+    def __init__(
+        self, task: FairseqTask, underlying: FairseqCriterion, ctc_weight: float, sentence_avg: bool
+    ) -> None:
+        """Keep the parts."""
+        super().__init__(task)
+        self.underlying = underlying
+        self.ctc_weight = ctc_weight
+        self.sentence_avg = sentence_avg
+        self.transcript_dictionary = task.transcript_dictionary
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Add the flags, with those of the underlying criterion."""
+        JointCrossEntropyCTCCriterion.add_args(parser)
+        add = parser.add_argument
+        add(
+            "--underlying-criterion",
+            default="joint_cross_entropy_ctc",
+            metavar="NAME",
+            help=f"{' or '.join(UNDERLYING)} (default: {UNDERLYING[0]})",
+        )
+        add(
+            "--ctc-weight",
+            default=1.0,
+            type=float,
+            metavar="D",
+            help="weight of CTC over transcripts (default: 1.0)",
+        )
+        add(
+            "--ctc-encoder-layer",
+            type=int,
+            metavar="N",
+            help="encoder layer, counted from 1, that CTC over transcripts reads",
+        )
+
+    @classmethod
+    def build_criterion(cls, args: Namespace, task: FairseqTask) -> CTCMultiLoss:
+        """Build it and the underlying criterion.
+
+        Raises:
+            InputError: An unknown underlying criterion.
+        """
+        name = args.underlying_criterion
+        if name not in UNDERLYING:
+            raise InputError(f"--underlying-criterion {name}, expected {' or '.join(UNDERLYING)}")
+        underlying = CRITERION_REGISTRY[name].build_criterion(args, task)
+        return cls(task, underlying, args.ctc_weight, args.sentence_avg)
+
+    def forward(
+        self, model: BaseFairseqModel, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Return loss, gradient denominator and what is logged.
+
+        The denominator is the number of transcript tokens with eos (of sentences with
+        ``--sentence-avg``), as in the published system. Losses are in nats, summed over the batch.
+        """
+        net_output = model(**sample["net_input"])
+        if isinstance(self.underlying, JointCrossEntropyCTCCriterion):
+            real_loss, _, logged = self.underlying.loss_of(model, net_output, sample, reduce)
+        else:
+            real_loss, logged = self._cross_entropy(model, net_output, sample, reduce)
+        transcript = sample["transcript"]
+        encoder_out = net_output[1]["encoder_out"]
+        ctc = ctc_loss(
+            model.encoder.ctc_logits(encoder_out),
+            encoder_out["src_lengths"][0],
+            transcript["target"],
+            transcript["target_lengths"] - 1,
+            self.transcript_dictionary.index(CTC_BLANK),
+        )
+        loss = self.ctc_weight * ctc + real_loss
+        logged |= {"loss": loss.data, "ctc_loss": ctc.data, "real_loss": real_loss.data}
+        denominator = logged["nsentences"] if self.sentence_avg else transcript["ntokens"]
+        return loss, denominator, logged
+
+    def _cross_entropy(
+        self, model: BaseFairseqModel, net_output: NetOutput, sample: dict[str, Any], reduce: bool
+    ) -> tuple[Tensor, dict[str, Any]]:
+        loss, nll = self.underlying.compute_loss(model, net_output, sample, reduce=reduce)
+        n_sentences = sample["target"].size(0)
+        return loss, {
+            "nll_loss": nll.data,
+            "ntokens": sample["ntokens"],
+            "nsentences": n_sentences,
+            "sample_size": n_sentences if self.sentence_avg else sample["ntokens"],
+        }
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log the parts, in bits a token."""
+        JointCrossEntropyCTCCriterion.reduce_metrics(logging_outputs)
+        log_parts(logging_outputs, ("ctc_loss", "real_loss"))
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Return true: every logged value is a sum over the batch."""
+        return True

@@ -1,0 +1,186 @@
+"""Cross-entropy of the decoder and CTC over target texts."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentParser
+from typing import Any
+
+import torch
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.logging import metrics
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor
+from torch.nn import functional
+
+from fbk_xattn.models.conformer import CTC_BLANK
+
+# Logits (B, S, V) and what else the decoder returns, among it the encoder output.
+NetOutput = tuple[Tensor, dict[str, Any]]
+
+
+def ctc_loss(
+    logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int
+) -> Tensor:
+    """Return the CTC loss (natural log), summed over the batch.
+
+    Args:
+        logits: ``(T', B, V + 1)``.
+        lengths: ``(B,)`` encoder steps of each utterance.
+        targets: ``(B, U)`` padded token indices.
+        target_lengths: ``(B,)``.
+        blank: Index of the blank.
+
+    Returns:
+        Scalar. An utterance shorter than its target adds 0 (it has no alignment).
+    """
+    log_probs = functional.log_softmax(logits.float(), dim=-1)
+    return functional.ctc_loss(
+        log_probs, targets, lengths, target_lengths, blank, reduction="sum", zero_infinity=True
+    )
+
+
+@register_criterion("joint_cross_entropy_ctc")
+class JointCrossEntropyCTCCriterion(LabelSmoothedCrossEntropyCriterion):
+    """Weighted sum of label-smoothed cross-entropy and auxiliary target CTC.
+
+    The language tag (``--ignore-prefix-size 1``) counts in neither, eos only in cross-entropy.
+    """
+
+    def __init__(
+        self,
+        task: FairseqTask,
+        sentence_avg: bool,
+        label_smoothing: float,
+        ignore_prefix_size: int = 0,
+        report_accuracy: bool = False,
+        primary_loss_weight: float = 5.0,
+        auxiliary_loss_weight: float = 2.0,
+    ) -> None:
+        """Keep the weights."""
+        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
+        self.primary_loss_weight = primary_loss_weight
+        self.auxiliary_loss_weight = auxiliary_loss_weight
+        self.target_dictionary = task.target_dictionary
+
+    @classmethod
+    def add_args(cls, parser: ArgumentParser) -> None:
+        """Add the flags."""
+        add = parser.add_argument
+        add(
+            "--label-smoothing",
+            default=0.0,
+            type=float,
+            metavar="D",
+            help="epsilon of label smoothing, 0 for none (default: 0)",
+        )
+        add("--report-accuracy", action="store_true", help="log token accuracy")
+        add(
+            "--ignore-prefix-size",
+            default=0,
+            type=int,
+            metavar="N",
+            help="target tokens at the beginning without loss; 1 with language tags (default: 0)",
+        )
+        add(
+            "--primary-loss-weight",
+            default=5.0,
+            type=float,
+            metavar="D",
+            help="weight of cross-entropy (default: 5.0)",
+        )
+        add(
+            "--auxiliary-loss-weight",
+            default=2.0,
+            type=float,
+            metavar="D",
+            help="weight of CTC over target texts (default: 2.0)",
+        )
+
+    def forward(
+        self, model: BaseFairseqModel, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Return loss, gradient denominator (target tokens) and what is logged.
+
+        Losses are in nats, summed over the batch.
+        """
+        net_output = model(**sample["net_input"])
+        return self.loss_of(model, net_output, sample, reduce)
+
+    def loss_of(
+        self,
+        model: BaseFairseqModel,
+        net_output: NetOutput,
+        sample: dict[str, Any],
+        reduce: bool = True,
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Do as :meth:`forward` with the model's output ``net_output``."""
+        primary, nll = self.compute_loss(model, net_output, sample, reduce=reduce)
+        auxiliary = self.auxiliary_loss(model, net_output, sample)
+        loss = self.primary_loss_weight * primary + self.auxiliary_loss_weight * auxiliary
+        n_sentences = sample["target"].size(0)
+        sample_size = n_sentences if self.sentence_avg else sample["ntokens"]
+        logged = {
+            "loss": loss.data,
+            "primary_loss": primary.data,
+            "auxiliary_loss": auxiliary.data,
+            "nll_loss": nll.data,
+            "ntokens": sample["ntokens"],
+            "nsentences": n_sentences,
+            "sample_size": sample_size,
+        }
+        if self.report_accuracy:
+            n_correct, total = self.compute_accuracy(model, net_output, sample)
+            logged |= {"n_correct": n_correct.data, "total": total.data}
+        return loss, sample_size, logged
+
+    def compute_loss(
+        self,
+        model: BaseFairseqModel,
+        net_output: NetOutput,
+        sample: dict[str, Any],
+        reduce: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Return label-smoothed and plain cross-entropy.
+
+        Smoothing spreads epsilon over all symbols, as the published system does; today's fairseq
+        leaves the correct one out.
+        """
+        log_probs, target = self.get_lprobs_and_target(model, net_output, sample)
+        kept = target.ne(self.padding_idx)
+        nll = -log_probs.gather(1, target.unsqueeze(1)).squeeze(1) * kept
+        uniform = -log_probs.mean(dim=1) * kept
+        loss = (1.0 - self.eps) * nll + self.eps * uniform
+        return (loss.sum(), nll.sum()) if reduce else (loss, nll)
+
+    def auxiliary_loss(
+        self, model: BaseFairseqModel, net_output: NetOutput, sample: dict[str, Any]
+    ) -> Tensor:
+        """Return the CTC loss over target texts, without language tag and eos."""
+        encoder_out = net_output[1]["encoder_out"]
+        logits = model.auxiliary_logits(encoder_out, sample["net_input"]["prev_output_tokens"])
+        return ctc_loss(
+            logits.transpose(0, 1),
+            encoder_out["src_lengths"][0],
+            sample["target"][:, self.ignore_prefix_size :],
+            sample["target_lengths"] - self.ignore_prefix_size - 1,
+            self.target_dictionary.index(CTC_BLANK),
+        )
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log the parts, in bits a token."""
+        super().reduce_metrics(logging_outputs)
+        log_parts(logging_outputs, ("primary_loss", "auxiliary_loss"))
+
+
+def log_parts(logging_outputs: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+    """Log summed losses in bits a token (``sample_size``), those that were computed."""
+    sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
+    for name in names:
+        if not any(name in log for log in logging_outputs):
+            continue
+        total = torch.as_tensor(sum(log.get(name, 0) for log in logging_outputs)).item()
+        metrics.log_scalar(name, total / sample_size / math.log(2), sample_size, round=3)

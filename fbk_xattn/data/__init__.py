@@ -1,0 +1,1 @@
+"""Audio, features, manifests, vocabularies, datasets and corpus readers."""

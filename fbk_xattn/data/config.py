@@ -1,0 +1,99 @@
+"""The data configuration (``config.yaml``) of fairseq's speech-to-text tasks, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairseq.data import Dictionary
+from fairseq.data.audio.data_cfg import S2TDataConfig
+
+from fbk_xattn.errors import InputError
+
+SPECAUGMENT_KEYS = (
+    "freq_mask_F",
+    "freq_mask_N",
+    "time_mask_N",
+    "time_mask_T",
+    "time_mask_p",
+    "time_warp_W",
+    "mask_value",
+)
+
+
+class DataConfig(S2TDataConfig):
+    """fairseq's configuration with the transcript vocabulary of the published system.
+
+    Further keys: ``vocab_filename_src`` and ``bpe_tokenizer_src`` (default: those of the target).
+    ``time_wrap_W`` is read as ``time_warp_W``, its name in today's fairseq, which ignores unknown
+    keys.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read and check ``path``.
+
+        Raises:
+            InputError: Missing or not a mapping, or an unknown SpecAugment key.
+        """
+        try:
+            super().__init__(path)
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such data config (--config-yaml)") from None
+        except Exception as error:  # fairseq wraps every parser error in a bare Exception
+            raise InputError(f"{path}: unreadable data config ({error})") from None
+        if not isinstance(self.config, dict):
+            raise InputError(f"{path}: expected a mapping of keys to values")
+        specaugment = self.config.get("specaugment", {})
+        if "time_wrap_W" in specaugment:
+            specaugment.setdefault("time_warp_W", specaugment.pop("time_wrap_W"))
+        for key in specaugment:
+            if key not in SPECAUGMENT_KEYS:
+                raise InputError(
+                    f"{path}: unknown specaugment key {key}, expected {', '.join(SPECAUGMENT_KEYS)}"
+                )
+        for kind in ("waveform_transforms", "dataset_transforms"):
+            if self.config.get(kind):
+                raise InputError(f"{path}: {kind} are not supported, expected none")
+
+    @property
+    def vocab_filename_src(self) -> str:
+        """Vocabulary of the transcripts, relative to the data folder."""
+        return self.config.get("vocab_filename_src", self.vocab_filename)
+
+    @property
+    def bpe_tokenizer_src(self) -> dict[str, str]:
+        """Subword model of the transcripts, in fairseq's notation."""
+        if "bpe_tokenizer_src" not in self.config:
+            return self.bpe_tokenizer
+        return self._auto_convert_to_abs_path(self.config["bpe_tokenizer_src"])
+
+    def resolve_audio(self, audio: str) -> str:
+        """Return the location of a manifest's ``audio`` cell.
+
+        A relative ``audio_root`` counts from the current folder, as in fairseq; where that gives
+        no file, from the folder of the config.
+        """
+        location = Path(self.audio_root) / audio
+        if location.is_absolute() or Path(_archive(str(location))).is_file():
+            return str(location)
+        beside = self.root / location
+        return str(beside if Path(_archive(str(beside))).is_file() else location)
+
+
+def _archive(location: str) -> str:
+    """Return the file that ``archive.zip:offset:length`` or a plain path is in."""
+    path, _, _ = location.partition(".zip:")
+    return path if path == location else f"{path}.zip"
+
+
+def load_dictionary(path: Path) -> Dictionary:
+    """Load a fairseq vocabulary (one ``symbol count`` a line).
+
+    Raises:
+        InputError: Missing or unreadable.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such vocabulary")
+    try:
+        return Dictionary.load(str(path))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: unreadable vocabulary ({error})") from None

@@ -1,0 +1,1 @@
+"""Hypotheses and the cross-attention that goes with them."""

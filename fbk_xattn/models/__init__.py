@@ -1,0 +1,1 @@
+"""Conformer encoders, CTC heads and the architectures made of them."""

@@ -1,0 +1,150 @@
+"""One Conformer block (Gulati et al. 2020), unaffected by padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fbk_xattn.models.masking import zero_padding
+from fbk_xattn.models.relative_attention import (
+    RelativeMultiHeadAttention,
+    RelativePositions,
+    linear,
+)
+
+
+@dataclass(frozen=True)
+class ConformerLayerConfig:
+    """Sizes and dropout probabilities of a block.
+
+    Attributes:
+        dim: Model dimension.
+        heads: Attention heads.
+        feed_forward_expansion: Inner width of the feed-forward modules, in multiples of ``dim``.
+        conv_expansion: Width before the gated linear unit, in multiples of ``dim`` (only 2 keeps
+            the widths consistent).
+        kernel_size: Odd kernel size of the depthwise convolution.
+        feed_forward_dropout: After the activation and after the module.
+        attention_dropout: On attention weights and after the module.
+        conv_dropout: After the convolution module.
+        half_step_residual: Whether feed-forward modules count one half in the residual sum.
+        synchronise_batch_norm: Whether batch statistics are shared between processes in training.
+    """
+
+    dim: int
+    heads: int
+    feed_forward_expansion: int = 4
+    conv_expansion: int = 2
+    kernel_size: int = 31
+    feed_forward_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    conv_dropout: float = 0.1
+    half_step_residual: bool = True
+    synchronise_batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the sizes.
+
+        Raises:
+            ValueError: A size is out of its range.
+        """
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"depthwise kernel size {self.kernel_size}, expected an odd number")
+        if self.conv_expansion != 2:
+            raise ValueError(
+                f"conv expansion factor {self.conv_expansion}, expected 2 (for the GLU)"
+            )
+
+
+class FeedForwardModule(nn.Module):
+    """Layer norm, linear, swish, linear."""
+
+    def __init__(self, config: ConformerLayerConfig) -> None:
+        """Create the module."""
+        super().__init__()
+        inner = config.dim * config.feed_forward_expansion
+        self.layernorm = nn.LayerNorm(config.dim)
+        self.first_linear = linear(config.dim, inner)
+        self.second_linear = linear(inner, config.dim)
+        self.dropout = nn.Dropout(config.feed_forward_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, L, d)`` to ``(B, L, d)``."""
+        x = self.dropout(functional.silu(self.first_linear(self.layernorm(x))))
+        return self.dropout(self.second_linear(x))
+
+
+class AttentionModule(nn.Module):
+    """Layer norm and relative self-attention."""
+
+    def __init__(self, config: ConformerLayerConfig) -> None:
+        """Create the module."""
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.dim)
+        self.attention = RelativeMultiHeadAttention(
+            config.dim, config.heads, config.attention_dropout
+        )
+        self.dropout = nn.Dropout(config.attention_dropout)
+
+    def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:
+        """Map ``(B, L, d)`` to ``(B, L, d)``."""
+        return self.dropout(self.attention(self.layer_norm(x), positions))
+
+
+class ConvolutionModule(nn.Module):
+    """Layer norm, pointwise, GLU, depthwise, batch norm, swish, pointwise."""
+
+    def __init__(self, config: ConformerLayerConfig) -> None:
+        """Create the module."""
+        super().__init__()
+        dim = config.dim
+        self.layernorm = nn.LayerNorm(dim)
+        self.first_pointwise_conv1d = nn.Conv1d(dim, dim * config.conv_expansion, 1)
+        self.depthwise_conv1d = nn.Conv1d(
+            dim,
+            dim,
+            config.kernel_size,
+            padding=config.kernel_size // 2,
+            groups=dim,
+            bias=False,
+        )
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        synchronise = config.synchronise_batch_norm and distributed and torch.cuda.is_available()
+        self.batchnorm = nn.SyncBatchNorm(dim) if synchronise else nn.BatchNorm1d(dim)
+        self.second_pointwise_conv1d = nn.Conv1d(dim, dim, 1)
+        self.dropout = nn.Dropout(config.conv_dropout)
+
+    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        """Map ``(B, L, d)`` to ``(B, L, d)``; ``padding`` is ``(B, L)`` or ``None``."""
+        x = self.layernorm(x).transpose(1, 2)
+        x = functional.glu(self.first_pointwise_conv1d(x), dim=1)
+        x = self.depthwise_conv1d(zero_padding(x, padding, time_dim=2))
+        x = self.batchnorm(zero_padding(x, padding, time_dim=2))
+        x = functional.silu(zero_padding(x, padding, time_dim=2))
+        x = self.dropout(self.second_pointwise_conv1d(x))
+        return zero_padding(x, padding, time_dim=2).transpose(1, 2)
+
+
+class ConformerLayer(nn.Module):
+    """Half feed-forward, self-attention, convolution, half feed-forward, layer norm."""
+
+    def __init__(self, config: ConformerLayerConfig) -> None:
+        """Create the block."""
+        super().__init__()
+        self.first_feed_forward = FeedForwardModule(config)
+        self.attention = AttentionModule(config)
+        self.conv_module = ConvolutionModule(config)
+        self.second_feed_forward = FeedForwardModule(config)
+        self.layernorm = nn.LayerNorm(config.dim)
+        self.feed_forward_share = 0.5 if config.half_step_residual else 1.0
+
+    def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:
+        """Map ``(B, L, d)`` to ``(B, L, d)``; beyond an utterance's length it is arbitrary."""
+        x = x + self.feed_forward_share * self.first_feed_forward(x)
+        x = x + self.attention(x, positions)
+        x = x + self.conv_module(x, positions.padding)
+        x = x + self.feed_forward_share * self.second_feed_forward(x)
+        return self.layernorm(x)

@@ -1,0 +1,46 @@
+"""Output files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fbk_xattn.errors import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that becomes ``path`` if the block succeeds.
+
+    The folder is created where it is missing. Whatever was at ``path`` stays until the new file is
+    complete, and stays for good if the block raises.
+
+    Raises:
+        InputError: ``path`` is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected the name of a file")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}), expected a writable place"
+        ) from None
+    finally:
+        with suppress(OSError):  # not there, which is how it should be, or beyond reach
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` in UTF-8, all of it or nothing.
+
+    Raises:
+        InputError: ``path`` cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,6 @@
+"""Attribution store: one file an utterance, provenance, resume. Reading needs numpy alone."""
+
+from fbk_xattn.store.attribution import Attribution, SegmentLevel, SegmentSaliency
+from fbk_xattn.store.directory import AttributionStore
+
+__all__ = ["Attribution", "AttributionStore", "SegmentLevel", "SegmentSaliency"]

@@ -1,0 +1,1 @@
+"""The fairseq tasks: flags, datasets, generators, sharding."""

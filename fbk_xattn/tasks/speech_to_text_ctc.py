@@ -1,0 +1,287 @@
+"""The task ``speech_to_text_ctc``: ASR or ST with transcripts, and their explanations."""
+
+from __future__ import annotations
+
+import logging
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.data import ConcatDataset, Dictionary, FairseqDataset, ResamplingDataset, encoders
+from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator
+from fairseq.tasks import register_task
+from fairseq.tasks.speech_to_text import SpeechToTextTask
+
+from fbk_xattn.data.config import DataConfig, load_dictionary
+from fbk_xattn.data.dataset import SpeechToTextCTCDataset
+from fbk_xattn.data.manifest import ManifestRow, read_manifest
+from fbk_xattn.errors import InputError, show_input_errors_in_one_line
+from fbk_xattn.generation.generator import EncoderKeepingGenerator
+from fbk_xattn.models.conformer import CTC_BLANK
+from fbk_xattn.store import AttributionStore
+from fbk_xattn.tasks.accounting import Account, AccountedIterator
+from fbk_xattn.tasks.attribution_run import AttributionRun, provenance, sha256
+from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
+from fbk_xattn.tasks.sharding import Shard, launched_shard
+
+logger = logging.getLogger(__name__)
+
+# Flags of fairseq-generate that decide which hypothesis is explained.
+DECODING_FLAGS = (
+    "beam", "max_len_a", "max_len_b", "min_len", "unnormalized", "lenpen", "unkpen", "temperature",
+    "no_repeat_ngram_size", "prefix_size", "sampling", "sampling_topk", "sampling_topp",
+    "diverse_beam_groups", "diverse_beam_strength", "diversity_rate", "match_source_len", "fp16",
+)  # fmt: skip
+
+
+@register_task("speech_to_text_ctc")
+class SpeechToTextCTCTask(SpeechToTextTask):
+    """Speech to text with transcripts for CTC; in ``fairseq-generate`` also explanations."""
+
+    @classmethod
+    def add_args(cls, parser: ArgumentParser) -> None:
+        """Add fairseq's flags and those that ask for explanations."""
+        super().add_args(parser)
+        add_explanation_args(parser)
+
+    @classmethod
+    def setup_task(cls, args: Namespace, **_: Any) -> SpeechToTextCTCTask:
+        """Check the flags and load the vocabularies.
+
+        Raises:
+            InputError: A wrong flag, data config or vocabulary.
+        """
+        show_input_errors_in_one_line()
+        config = DataConfig(Path(args.data) / args.config_yaml)
+        target = load_dictionary(Path(args.data) / config.vocab_filename)
+        transcript = load_dictionary(Path(args.data) / config.vocab_filename_src)
+        return cls(args, target, transcript)
+
+    def __init__(self, args: Namespace, target: Dictionary, transcript: Dictionary) -> None:
+        """Create the task.
+
+        Args:
+            args: Parsed flags.
+            target: Vocabulary of target texts.
+            transcript: Vocabulary of transcripts; the CTC blank is appended.
+        """
+        super().__init__(args, target)
+        self.data_cfg = DataConfig(Path(args.data) / args.config_yaml)
+        transcript.add_symbol(CTC_BLANK)
+        self.transcript_dictionary = transcript
+        self.account = Account()
+        self.run: AttributionRun | None = None
+        # Only fairseq-generate and fairseq-interactive parse decoding flags.
+        self.generating = hasattr(args, "beam")
+        self.options = ExplanationOptions.from_args(args) if self.generating else None
+        self.shard = self._shard() if self.generating else Shard()
+
+    def _shard(self) -> Shard:
+        args = self.args
+        shard = launched_shard(
+            args.distributed_world_size, args.distributed_rank, getattr(args, "device_id", 0)
+        )
+        if shard.count > 1:
+            logger.info("shard %d of %d (%s)", shard.index, shard.count, shard.launcher)
+            if shard.launcher != "fairseq flags" and getattr(args, "results_path", None):
+                raise InputError(
+                    f"--results-path {args.results_path}: every one of {shard.count} processes "
+                    "would write the same file there; leave it out, or start the processes with "
+                    "--distributed-world-size, --distributed-rank and one --results-path each"
+                )
+            if torch.cuda.is_available() and not args.cpu:
+                torch.cuda.set_device(shard.local_index % torch.cuda.device_count())
+        return shard
+
+    def load_dataset(self, split: str, epoch: int = 1, **_: Any) -> None:
+        """Load the manifests of ``split``, a comma-separated list of names.
+
+        Raises:
+            InputError: A manifest is missing or wrong.
+        """
+        names = split.split(",")
+        is_train = split.startswith("train") and not self.generating
+        rows = {name: read_manifest(Path(self.args.data) / f"{name}.tsv") for name in names}
+        # fairseq resamples subsets against each other only in training.
+        if is_train and len(names) > 1 and self.data_cfg.sampling_alpha != 1.0:
+            parts = [self._dataset(name, rows[name], is_train) for name in names]
+            ratios = SpeechToTextDatasetCreator.get_size_ratios(parts, self.data_cfg.sampling_alpha)
+            self.datasets[split] = ConcatDataset(
+                [
+                    ResamplingDataset(
+                        part,
+                        size_ratio=ratio,
+                        seed=self.args.seed,
+                        epoch=epoch,
+                        replace=ratio >= 1.0,
+                    )
+                    for part, ratio in zip(parts, ratios, strict=True)
+                ]
+            )
+            return
+        merged = [row for name in names for row in rows[name]]
+        if self.generating:
+            _check_unique(names, rows)
+        self.datasets[split] = self._dataset(split, merged, is_train)
+
+    def _dataset(
+        self, split: str, rows: list[ManifestRow], is_train: bool
+    ) -> SpeechToTextCTCDataset:
+        return SpeechToTextCTCDataset(
+            split,
+            rows,
+            is_train,
+            self.data_cfg,
+            self.tgt_dict,
+            self.transcript_dictionary,
+            {
+                "pre": self.build_tokenizer(self.args),
+                "bpe": self.build_bpe(self.args),
+                "bpe_src": encoders.build_bpe(Namespace(**self.data_cfg.bpe_tokenizer_src)),
+            },
+            collect_failures=self.generating,
+        )
+
+    def filter_indices_by_size(
+        self,
+        indices: np.ndarray,
+        dataset: FairseqDataset,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+    ) -> np.ndarray:
+        """Leave out utterances that are too long; at generation they count as failed."""
+        if not self.generating:
+            return super().filter_indices_by_size(
+                indices, dataset, max_positions, ignore_invalid_inputs
+            )
+        longest = min(self.args.max_source_positions, max_positions[0])
+        fits = np.array([dataset.n_frames[i] <= longest for i in indices], dtype=bool)
+        for i in indices[~fits] if self.shard.index == 0 else []:
+            self.account.failures[dataset.ids[i]] = (
+                f"{dataset.n_frames[i]} frames, expected at most {longest} (--max-source-positions)"
+            )
+        return indices[fits]
+
+    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
+        """Return fairseq's iterator; at generation over this process's share, dropping nothing."""
+        if not self.generating:
+            return super().get_batch_iterator(dataset, *args, **kwargs)
+        kwargs["required_batch_size_multiple"] = 1  # fairseq cuts the remainder of a batch off
+        kwargs |= {"num_shards": self.shard.count, "shard_id": self.shard.index}
+        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        batches = list(iterator.frozen_batches)
+        own = batches[self.shard.index :: self.shard.count]
+        self.account.total = sum(map(len, own)) + len(self.account.failures)
+        return AccountedIterator(iterator, self.account)
+
+    def build_generator(
+        self,
+        models: list[Any],
+        args: Namespace,
+        seq_gen_cls: type | None = None,
+        extra_gen_cls_kwargs: dict[str, Any] | None = None,
+        prefix_allowed_tokens_fn: Any = None,
+    ) -> Any:
+        """Build the beam search, and open the store if there is one.
+
+        fairseq's speech-to-text task would ignore ``seq_gen_cls``.
+
+        Raises:
+            InputError: ``--prefix-size`` does not fit the data config, several models are to be
+                explained, or the store has other parameters.
+        """
+        has_tag = bool(self.data_cfg.prepend_tgt_lang_tag)
+        if has_tag and args.prefix_size != 1:
+            raise InputError(
+                f"--prefix-size {args.prefix_size}: expected 1, as the data config prepends "
+                "language tags"
+            )
+        extra = dict(extra_gen_cls_kwargs or {})
+        extra["symbols_to_strip_from_output"] = {
+            index
+            for symbol, index in self.tgt_dict.indices.items()
+            if SpeechToTextCTCDataset.is_lang_tag(symbol)
+        }
+        if self.options is not None:
+            if len(models) != 1:
+                raise InputError(
+                    f"--path names {len(models)} models, expected 1 with --attribution-dir"
+                )
+            store = AttributionStore.create(
+                self.options.attribution_dir, self._parameters(self.options), provenance()
+            )
+            self.run = AttributionRun(self.options, store, models[0], self.tgt_dict, self.account)
+            seq_gen_cls = EncoderKeepingGenerator
+        return super(SpeechToTextTask, self).build_generator(
+            models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn
+        )
+
+    def _parameters(self, options: ExplanationOptions) -> dict[str, Any]:
+        flags = {f"--{name.replace('_', '-')}": getattr(self.args, name) for name in DECODING_FLAGS}
+        (path,) = utils.split_paths(self.args.path)
+        return {
+            "checkpoint SHA-256": sha256(Path(path)),
+            "task": self.args.task,
+            "feature transforms": self.data_cfg.get_feature_transforms("", False)[
+                "feature_transforms"
+            ],
+            **flags,
+            **options.parameters(),
+        }
+
+    def inference_step(
+        self,
+        generator: Any,
+        models: list[Any],
+        sample: dict[str, Any],
+        prefix_tokens: torch.Tensor | None = None,
+        constraints: torch.Tensor | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Decode a batch; explain and store what the store lacks.
+
+        Hypotheses of a batch that is stored whole come from the store, so a resumed run prints and
+        scores every utterance and repeats no work.
+        """
+        dataset = next(iter(self.datasets.values()))
+        ids = [dataset.ids[i] for i in sample["id"].tolist()]
+        if self.run is not None and all(i in self.run.store for i in ids):
+            self.account.present.extend(ids)
+            return [[self.run.stored_hypothesis(i)] for i in ids]
+        hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        if self.run is None:
+            self.account.decoded.extend(ids)
+            return hypotheses
+        best = [beams[0] for beams in hypotheses]
+        n_prefix = 0 if prefix_tokens is None else prefix_tokens.shape[1]
+        self.run.process(
+            dataset, sample, generator.encoder_out, best, [self._text(h) for h in best], n_prefix
+        )
+        return hypotheses
+
+    def _text(self, hypothesis: dict[str, Any]) -> str:
+        """Return a hypothesis detokenised, as fairseq prints it (``D-``)."""
+        tags = {
+            i for s, i in self.tgt_dict.indices.items() if SpeechToTextCTCDataset.is_lang_tag(s)
+        }
+        text = self.tgt_dict.string(
+            hypothesis["tokens"].int().cpu(), extra_symbols_to_ignore={*tags, self.tgt_dict.eos()}
+        )
+        bpe, tokenizer = self.build_bpe(self.args), self.build_tokenizer(self.args)
+        text = text if bpe is None else bpe.decode(text)
+        return text if tokenizer is None else tokenizer.decode(text)
+
+
+def _check_unique(names: list[str], rows: dict[str, list[ManifestRow]]) -> None:
+    """Refuse an id that two manifests share: it names one file of a store."""
+    seen: dict[str, str] = {}
+    for name in names:
+        for row in rows[name]:
+            if row.id in seen:
+                raise InputError(
+                    f"utterance {row.id!r} is in {seen[row.id]}.tsv and {name}.tsv, expected "
+                    "unique ids"
+                )
+            seen[row.id] = name
