@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 import fbk_xattn
-from fbk_xattn.cli import correlate, plot
+from fbk_xattn.cli import average, correlate, plot, prepare, prompts
 from fbk_xattn.errors import InputError
 
 PROGRAM = "fbk-xattn"
@@ -33,7 +33,7 @@ class Command(Protocol):
         """Carry it out and return the exit code."""
 
 
-COMMANDS: tuple[Command, ...] = (correlate, plot)
+COMMANDS: tuple[Command, ...] = (prompts, prepare, average, correlate, plot)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -56,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
         "of it its cross-attention tells.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {fbk_xattn.__version__}")
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"{PROGRAM} {fbk_xattn.__version__}"
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)

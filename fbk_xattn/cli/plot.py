@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from fbk_xattn.analysis import AGGREGATIONS
 from fbk_xattn.errors import InputError
 from fbk_xattn.report.plots import SUFFIXES, plot_attribution
-from fbk_xattn.store import AttributionStore
+from fbk_xattn.store import Attribution, AttributionStore
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     with AttributionStore.open(args.store) as store:
         ids = _chosen_ids(store, args.id)
         files = _files(store, ids, args.output)
+        if layers or heads:
+            _check_heads(store.read(ids[0]), layers, heads)
         n_failed = 0
         for utterance_id, file in files.items():
             try:
@@ -117,13 +118,25 @@ def _files(store: AttributionStore, ids: Sequence[str], output: str) -> dict[str
             f"--output {output}: expected a name ending in {', '.join(SUFFIXES)}, or a folder "
             f"(a new one with a dot in its name ends in {os.sep})"
         )
-    names = {utterance_id: utterance_id.replace("/", "_") for utterance_id in ids}
-    times = Counter(names.values())
-    # Ids such as a/b and a_b would share a file: these go by the store's own, which are distinct.
+    names = [utterance_id.replace("/", "_") for utterance_id in ids]
+    if len(set(names)) < len(names):
+        # Ids such as a/b and a_b would share a file; the names of the store's files are distinct.
+        names = [store.file(utterance_id).stem for utterance_id in ids]
     return {
-        utterance_id: path / f"{name if times[name] == 1 else store.file(utterance_id).stem}.png"
-        for utterance_id, name in names.items()
+        utterance_id: path / f"{name}.png" for utterance_id, name in zip(ids, names, strict=True)
     }
+
+
+def _check_heads(
+    attribution: Attribution, layers: list[int] | None, heads: list[int] | None
+) -> None:
+    """Check the numbers against one utterance, all those of a store being of one model."""
+    if attribution.cross_attention is None:
+        return
+    n_layers, n_heads = attribution.cross_attention.shape[:2]
+    for flag, chosen, n in (("--layers", layers, n_layers), ("--heads", heads, n_heads)):
+        if chosen and chosen[-1] >= n:
+            raise InputError(f"{flag} {chosen[-1] + 1}: expected 1 to {n}, as the model has")
 
 
 def _from_zero(flag: str, numbers: Sequence[int] | None) -> list[int] | None:

@@ -98,14 +98,15 @@ def caption(table: CorrelationTable, quote: Callable[[str], str] = str) -> str:
         quote: Applied to each utterance id.
     """
     aggregated = f", aggregated with {table.aggregation}" if table.aggregation else ""
+    undefined = table.undefined_ids
     parts = [
         f"Pearson correlation of cross-attention with {NAMES[table.target]}{aggregated}: mean over "
-        f"{_count(len(table.ids))}.",
+        f"{'the defined values of ' if undefined else ''}{_count(len(table.ids))}.",
         "Last column and row: cross-attention averaged over heads and layers.",
     ]
-    if undefined := table.undefined_ids:
+    if undefined:
         parts.append(
-            f"Undefined, and so not in the mean, in at least one cell for {len(undefined)} of them "
+            f"Undefined in at least one cell: {_count(len(undefined))} "
             f"({_listed(quote(name) for name in undefined)})."
         )
     if table.left_out:

@@ -172,7 +172,7 @@ class AttributionStore:
         if not file.is_file():
             raise InputError(f"{self.path}: no utterance {utterance_id!r} among its {len(self)}")
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                 return from_arrays({name: arrays[name] for name in arrays.files})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(

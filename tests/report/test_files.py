@@ -12,6 +12,14 @@ def test_text_replaces_what_was_there(tmp_path):
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_who_is_reading_the_old_file_reads_it_to_its_end(tmp_path):
+    file = tmp_path / "table.md"
+    file.write_text("old")
+    with file.open() as reader:
+        write_text(file, "new")
+        assert reader.read() == "old"
+
+
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     file = tmp_path / "table.md"
     file.write_text("old")

@@ -181,7 +181,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(rng, tmp_path, monk
     file = tmp_path / "figure.png"
     file.write_text("old")
 
-    def full_disk(self, path, **_):
+    def full_disk(_figure, path, **_):
         Path(path).write_text("half")
         raise OSError(28, "No space left on device")
 

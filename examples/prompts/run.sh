@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# From nothing to the paper's correlation table on real speech: sets up, fetches telephone prompts in
+# English and Italian, trains a small model on the CPU, decodes and explains four test utterances,
+# correlates cross-attention with saliency, and draws a picture of each.
+#
+#   bash examples/prompts/run.sh [--audio-dir DIR] [--num-masks N] [--minutes M]
+#     --audio-dir DIR  folder with the four Debian packages unpacked, instead of fetching them
+#     --num-masks N    occlusion masks for each utterance and target (default: 400)
+#     --minutes M      at most so long for training (default: 8)
+#
+# Everything it makes is in examples/prompts/work; a second run skips what is done.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+ROOT="$PWD"
+WORK="$ROOT/examples/prompts/work"
+PACKAGES=(asterisk-core-sounds-{en,it}-g722 asterisk-core-sounds-{en,it})
+audio_dir="" num_masks=400 minutes=8
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --audio-dir) audio_dir="${2:?--audio-dir expects a folder}"; shift 2 ;;
+        --num-masks) num_masks="${2:?--num-masks expects a number}"; shift 2 ;;
+        --minutes) minutes="${2:?--minutes expects a number}"; shift 2 ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) echo "error: unknown argument $1, expected --audio-dir, --num-masks or --minutes" >&2
+           exit 2 ;;
+    esac
+done
+if [ -n "$audio_dir" ]; then
+    [ -d "$audio_dir" ] || { echo "error: --audio-dir $audio_dir: no such folder" >&2; exit 2; }
+    audio_dir="$(cd "$audio_dir" && pwd)"
+fi
+mkdir -p "$WORK"
+
+step() { printf '\n== %s  [%s]\n' "$1" "$(date +%H:%M:%S)"; }
+
+# Runs a command with its whole log in a file, and shows the lines that match a pattern meanwhile.
+shown() {
+    local log="$1" pattern="$2" code=0
+    shift 2
+    "$@" > "$log" 2>&1 &
+    local job=$!
+    tail --pid="$job" -n +1 -f "$log" 2>/dev/null | grep --line-buffered -oE "$pattern" || true
+    wait "$job" || code=$?
+    if [ "$code" != 0 ]; then
+        tail -n 5 "$log" >&2
+        echo "error: failed with code $code; the whole log is $log" >&2
+        exit "$code"
+    fi
+}
+
+step "environment"
+source scripts/venv.sh prompts
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+
+step "speech: Debian's telephone prompts in English and Italian"
+if [ -z "$audio_dir" ]; then
+    audio_dir="$WORK/sounds"
+    if [ ! -f "$audio_dir/.complete" ]; then
+        if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+            echo "error: no apt-get here; unpack the Debian packages ${PACKAGES[*]} into a folder" \
+                 "and give it with --audio-dir" >&2
+            exit 1
+        fi
+        rm -rf "$WORK/packages" "$audio_dir"
+        mkdir -p "$WORK/packages" "$audio_dir"
+        if ! (cd "$WORK/packages" && apt-get download "${PACKAGES[@]}"); then
+            echo "error: apt-get cannot download ${PACKAGES[*]} (is 'apt-get update' needed?);" \
+                 "or unpack them into a folder and give it with --audio-dir" >&2
+            exit 1
+        fi
+        for package in "$WORK/packages"/*.deb; do dpkg-deb -x "$package" "$audio_dir"; done
+        touch "$audio_dir/.complete"
+    fi
+fi
+
+step "corpus: texts cleaned, audio decoded, split by sentence"
+[ -f "$WORK/corpus/test_st_it_en.tsv" ] ||
+    fbk-xattn prompts --audio-dir "$audio_dir" --output "$WORK/corpus"
+
+step "features and vocabulary"
+[ -f "$WORK/data/config.yaml" ] ||
+    fbk-xattn prepare "$WORK/corpus" "$WORK/data" --vocabulary-size 400
+awk -F'\t' 'NR == FNR { wanted[$1]; next } (FNR == 1 && !header++) || $1 in wanted' \
+    examples/prompts/explained.txt "$WORK"/data/test_*.tsv > "$WORK/data/explained.tsv"
+
+step "training: one small model for all four tasks (at most $minutes minutes)"
+if [ ! -f "$WORK/model.pt" ]; then
+    subsets() { echo "$1_asr_en,$1_asr_it,$1_st_en_it,$1_st_it_en"; }
+    shown "$WORK/train.log" 'epoch [0-9]+:.* nll_loss=[0-9.]+|num_updates=[0-9]+' \
+        fairseq-train "$WORK/data" --user-dir "$ROOT/fbk_xattn" \
+        --task speech_to_text_ctc --train-subset "$(subsets train)" --disable-validation \
+        --arch conformer_joint_ctc --encoder-layers 4 --decoder-layers 2 --ctc-encoder-layer 3 \
+        --encoder-embed-dim 96 --feed-forward-expansion-factor 2 --decoder-ffn-embed-dim 384 \
+        --encoder-attention-heads 4 --decoder-attention-heads 4 --conv-channels 256 \
+        --conformer-conv-kernel-size 15 --no-syncbatchnorm --share-decoder-input-output-embed \
+        --dropout 0.1 --conformer-feedforward-dropout 0 --conformer-attention-dropout 0 \
+        --conformer-conv-dropout 0 \
+        --criterion ctc_multi_loss --underlying-criterion joint_cross_entropy_ctc \
+        --label-smoothing 0.1 --ignore-prefix-size 1 --ctc-weight 1.0 --primary-loss-weight 5.0 \
+        --auxiliary-loss-weight 2.0 \
+        --optimizer adam --adam-betas '(0.9,0.98)' --weight-decay 0.001 --clip-norm 10 \
+        --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 400 --warmup-init-lr 1e-5 \
+        --max-tokens 4000 --max-source-positions 3000 --required-batch-size-multiple 1 \
+        --skip-invalid-size-inputs-valid-test --max-update 2500 \
+        --stop-time-hours "$(awk "BEGIN { print $minutes / 60 }")" \
+        --save-dir "$WORK/checkpoints" --keep-last-epochs 3 \
+        --num-workers 1 --seed 1 --cpu --log-format simple --log-interval 20
+    fbk-xattn average "$WORK"/checkpoints/checkpoint[0-9]*.pt --output "$WORK/model.pt"
+fi
+
+step "hypotheses and explanations ($num_masks masks for each utterance and target)"
+shown "$WORK/generate.log" 'fbk_xattn[^|]* \| .*|^[TD]-.*|^Generate .*' \
+    fairseq-generate "$WORK/data" --user-dir "$ROOT/fbk_xattn" \
+    --task speech_to_text_ctc --gen-subset explained --path "$WORK/model.pt" \
+    --max-source-positions 3000 --max-tokens 40000 \
+    --beam 5 --no-repeat-ngram-size 5 --prefix-size 1 --scoring sacrebleu --cpu \
+    --attribution-dir "$WORK/attributions" --save-cross-attention \
+    --explain input encoder --num-masks "$num_masks"
+
+step "correlation of cross-attention with saliency (Table 1 of the paper)"
+fbk-xattn correlate "$WORK/attributions"
+step "pictures"
+fbk-xattn plot "$WORK/attributions" --all --output "$WORK/plots"
+printf '\nDone: everything is in %s\n' "$WORK"

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets everything up and runs all checks: style, types, tests.
+#   scripts/test.sh [ARGUMENTS FOR PYTEST]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/venv.sh test,prompts
+echo "== ruff"
+ruff check .
+ruff format --check .
+echo "== mypy"
+mypy
+echo "== pytest"
+pytest "$@"
