@@ -14,7 +14,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "prepare",
         help="compute features and a vocabulary for the manifests of a corpus",
-        description="Compute 80 log-mel filterbanks for every manifest (*.tsv) of a corpus, train a "
+        description="Compute 80 log-mel filterbanks for all manifests (*.tsv) of a corpus, train a "
         "SentencePiece unigram vocabulary with language tags on the train* manifests, and write a "
         "data folder for fairseq-train and fairseq-generate.",
         allow_abbrev=False,

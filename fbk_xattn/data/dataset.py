@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDataset, SpeechToTextDatasetItem
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fbk_xattn.data.config import DataConfig
@@ -126,6 +128,26 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         if self.feature_transforms is not None:
             features = self.feature_transforms(features)
         return torch.from_numpy(features).float()
+
+    def batch_by_size(
+        self,
+        indices: NDArray[np.int64],
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[NDArray[np.int64]]:
+        """Group utterances into batches, every one into some batch.
+
+        fairseq cuts off the last batch when its size is not a multiple of
+        ``required_batch_size_multiple``, and its utterances with it; here they keep their batch.
+        """
+        if len(indices) == 0:
+            return []
+        batches = super().batch_by_size(
+            indices, max_tokens, max_sentences, required_batch_size_multiple
+        )
+        cut_off = indices[~np.isin(indices, np.concatenate([*batches, []]))]
+        return [*batches, cut_off] if len(cut_off) else batches
 
     def collater(self, samples: list[Item], return_order: bool = False) -> dict[str, Any]:
         """Make a batch, longest utterance first.

@@ -166,10 +166,9 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         return indices[fits]
 
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
-        """Return fairseq's iterator; at generation over this process's share, dropping nothing."""
+        """Return fairseq's iterator; at generation over this process's share."""
         if not self.generating:
             return super().get_batch_iterator(dataset, *args, **kwargs)
-        kwargs["required_batch_size_multiple"] = 1  # fairseq cuts the remainder of a batch off
         kwargs |= {"num_shards": self.shard.count, "shard_id": self.shard.index}
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         batches = list(iterator.frozen_batches)
