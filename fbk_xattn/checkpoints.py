@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ def allow_checkpoint_classes() -> None:
         list,
         int,
         typing.Any,
+        typing.Dict,  # noqa: UP006 - omegaconf writes these two for containers of any type
+        typing.List,  # noqa: UP006
         omegaconf.base.ContainerMetadata,
         omegaconf.base.Metadata,
         omegaconf.dictconfig.DictConfig,
@@ -61,11 +64,19 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: unreadable checkpoint ({first_line})") from None
-    if not isinstance(checkpoint, dict) or "model" not in checkpoint:
+        raise InputError(f"{path}: unreadable checkpoint ({_reason(error)})") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         raise InputError(f"{path}: not a checkpoint of fairseq, expected an entry 'model'")
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """Say what of torch's error is about the file; the rest is how to switch the check off."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return f"it holds {refused[1]}, expected tensors and flags only"
+    detail = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return [*detail.strip().splitlines(), type(error).__name__][0]
 
 
 def average_checkpoints(paths: Sequence[Path | str], output: Path | str) -> None:
@@ -76,8 +87,12 @@ def average_checkpoints(paths: Sequence[Path | str], output: Path | str) -> None
         output: Checkpoint to write, all of it or nothing; flags are those of the last of ``paths``.
 
     Raises:
-        InputError: A checkpoint is unreadable, or of another model.
+        InputError: A checkpoint is unreadable or of another model, or there is no folder for
+            ``output``.
     """
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: no such folder to write to")
     sums: dict[str, torch.Tensor] = {}
     checkpoint: dict[str, Any] = {}
     for path in paths:
@@ -93,7 +108,9 @@ def average_checkpoints(paths: Sequence[Path | str], output: Path | str) -> None
         for name, total in sums.items()
     }
     checkpoint["last_optimizer_state"] = None
-    output = Path(output)
     temporary = output.with_name(f".{output.name}.tmp")
-    torch.save(checkpoint, temporary)
-    temporary.replace(output)
+    try:
+        torch.save(checkpoint, temporary)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 from fbk_xattn.environment import require_fairseq
 
@@ -12,8 +13,10 @@ REGISTERING = (
     "fbk_xattn.criterions.ctc_multi_loss",
     "fbk_xattn.tasks.speech_to_text_ctc",
 )
+TASKS = ("speech_to_text_ctc",)
 
 require_fairseq()
 for _module in REGISTERING:
     importlib.import_module(_module)
 importlib.import_module("fbk_xattn.checkpoints").allow_checkpoint_classes()
+importlib.import_module("fbk_xattn.tasks.help").show_task_flags_with_help(sys.argv[1:], TASKS)

@@ -5,21 +5,24 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from fairseq.criterions import CRITERION_REGISTRY, FairseqCriterion, register_criterion
+from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from fbk_xattn.criterions.joint_cross_entropy_ctc import (
     JointCrossEntropyCTCCriterion,
-    NetOutput,
     ctc_loss,
     log_parts,
 )
+from fbk_xattn.criterions.smoothed_cross_entropy import SmoothedCrossEntropy
 from fbk_xattn.errors import InputError
 from fbk_xattn.models.conformer import CTC_BLANK
 
-UNDERLYING = ("joint_cross_entropy_ctc", "label_smoothed_cross_entropy")
+UNDERLYING: dict[str, type[SmoothedCrossEntropy]] = {
+    "joint_cross_entropy_ctc": JointCrossEntropyCTCCriterion,
+    "label_smoothed_cross_entropy": SmoothedCrossEntropy,
+}
 
 
 @register_criterion("ctc_multi_loss")
@@ -31,7 +34,11 @@ class CTCMultiLoss(FairseqCriterion):
     """
 
     def __init__(
-        self, task: FairseqTask, underlying: FairseqCriterion, ctc_weight: float, sentence_avg: bool
+        self,
+        task: FairseqTask,
+        underlying: SmoothedCrossEntropy,
+        ctc_weight: float,
+        sentence_avg: bool,
     ) -> None:
         """Keep the parts."""
         super().__init__(task)
@@ -49,7 +56,7 @@ class CTCMultiLoss(FairseqCriterion):
             "--underlying-criterion",
             default="joint_cross_entropy_ctc",
             metavar="NAME",
-            help=f"{' or '.join(UNDERLYING)} (default: {UNDERLYING[0]})",
+            help=f"{' or '.join(UNDERLYING)} (default: joint_cross_entropy_ctc)",
         )
         add(
             "--ctc-weight",
@@ -75,7 +82,7 @@ class CTCMultiLoss(FairseqCriterion):
         name = args.underlying_criterion
         if name not in UNDERLYING:
             raise InputError(f"--underlying-criterion {name}, expected {' or '.join(UNDERLYING)}")
-        underlying = CRITERION_REGISTRY[name].build_criterion(args, task)
+        underlying = UNDERLYING[name].build_criterion(args, task)
         return cls(task, underlying, args.ctc_weight, args.sentence_avg)
 
     def forward(
@@ -87,10 +94,7 @@ class CTCMultiLoss(FairseqCriterion):
         ``--sentence-avg``), as in the published system. Losses are in nats, summed over the batch.
         """
         net_output = model(**sample["net_input"])
-        if isinstance(self.underlying, JointCrossEntropyCTCCriterion):
-            real_loss, _, logged = self.underlying.loss_of(model, net_output, sample, reduce)
-        else:
-            real_loss, logged = self._cross_entropy(model, net_output, sample, reduce)
+        real_loss, _, logged = self.underlying.loss_of(model, net_output, sample, reduce)
         transcript = sample["transcript"]
         encoder_out = net_output[1]["encoder_out"]
         ctc = ctc_loss(
@@ -104,18 +108,6 @@ class CTCMultiLoss(FairseqCriterion):
         logged |= {"loss": loss.data, "ctc_loss": ctc.data, "real_loss": real_loss.data}
         denominator = logged["nsentences"] if self.sentence_avg else transcript["ntokens"]
         return loss, denominator, logged
-
-    def _cross_entropy(
-        self, model: BaseFairseqModel, net_output: NetOutput, sample: dict[str, Any], reduce: bool
-    ) -> tuple[Tensor, dict[str, Any]]:
-        loss, nll = self.underlying.compute_loss(model, net_output, sample, reduce=reduce)
-        n_sentences = sample["target"].size(0)
-        return loss, {
-            "nll_loss": nll.data,
-            "ntokens": sample["ntokens"],
-            "nsentences": n_sentences,
-            "sample_size": n_sentences if self.sentence_avg else sample["ntokens"],
-        }
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:

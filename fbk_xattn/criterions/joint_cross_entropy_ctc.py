@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 from torch.nn import functional
 
+from fbk_xattn.criterions.smoothed_cross_entropy import NetOutput, SmoothedCrossEntropy
 from fbk_xattn.models.conformer import CTC_BLANK
-
-# Logits (B, S, V) and what else the decoder returns, among it the encoder output.
-NetOutput = tuple[Tensor, dict[str, Any]]
 
 
 def ctc_loss(
@@ -43,7 +40,7 @@ def ctc_loss(
 
 
 @register_criterion("joint_cross_entropy_ctc")
-class JointCrossEntropyCTCCriterion(LabelSmoothedCrossEntropyCriterion):
+class JointCrossEntropyCTCCriterion(SmoothedCrossEntropy):
     """Weighted sum of label-smoothed cross-entropy and auxiliary target CTC.
 
     The language tag (``--ignore-prefix-size 1``) counts in neither, eos only in cross-entropy.
@@ -99,16 +96,6 @@ class JointCrossEntropyCTCCriterion(LabelSmoothedCrossEntropyCriterion):
             help="weight of CTC over target texts (default: 2.0)",
         )
 
-    def forward(
-        self, model: BaseFairseqModel, sample: dict[str, Any], reduce: bool = True
-    ) -> tuple[Tensor, int, dict[str, Any]]:
-        """Return loss, gradient denominator (target tokens) and what is logged.
-
-        Losses are in nats, summed over the batch.
-        """
-        net_output = model(**sample["net_input"])
-        return self.loss_of(model, net_output, sample, reduce)
-
     def loss_of(
         self,
         model: BaseFairseqModel,
@@ -116,44 +103,16 @@ class JointCrossEntropyCTCCriterion(LabelSmoothedCrossEntropyCriterion):
         sample: dict[str, Any],
         reduce: bool = True,
     ) -> tuple[Tensor, int, dict[str, Any]]:
-        """Do as :meth:`forward` with the model's output ``net_output``."""
-        primary, nll = self.compute_loss(model, net_output, sample, reduce=reduce)
+        """Return loss, gradient denominator (target tokens) and what is logged."""
+        primary, sample_size, logged = super().loss_of(model, net_output, sample, reduce)
         auxiliary = self.auxiliary_loss(model, net_output, sample)
         loss = self.primary_loss_weight * primary + self.auxiliary_loss_weight * auxiliary
-        n_sentences = sample["target"].size(0)
-        sample_size = n_sentences if self.sentence_avg else sample["ntokens"]
-        logged = {
+        logged |= {
             "loss": loss.data,
             "primary_loss": primary.data,
             "auxiliary_loss": auxiliary.data,
-            "nll_loss": nll.data,
-            "ntokens": sample["ntokens"],
-            "nsentences": n_sentences,
-            "sample_size": sample_size,
         }
-        if self.report_accuracy:
-            n_correct, total = self.compute_accuracy(model, net_output, sample)
-            logged |= {"n_correct": n_correct.data, "total": total.data}
         return loss, sample_size, logged
-
-    def compute_loss(
-        self,
-        model: BaseFairseqModel,
-        net_output: NetOutput,
-        sample: dict[str, Any],
-        reduce: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Return label-smoothed and plain cross-entropy.
-
-        Smoothing spreads epsilon over all symbols, as the published system does; today's fairseq
-        leaves the correct one out.
-        """
-        log_probs, target = self.get_lprobs_and_target(model, net_output, sample)
-        kept = target.ne(self.padding_idx)
-        nll = -log_probs.gather(1, target.unsqueeze(1)).squeeze(1) * kept
-        uniform = -log_probs.mean(dim=1) * kept
-        loss = (1.0 - self.eps) * nll + self.eps * uniform
-        return (loss.sum(), nll.sum()) if reduce else (loss, nll)
 
     def auxiliary_loss(
         self, model: BaseFairseqModel, net_output: NetOutput, sample: dict[str, Any]

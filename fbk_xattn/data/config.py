@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fairseq.data import Dictionary
 from fairseq.data.audio.data_cfg import S2TDataConfig
+from fairseq.data.audio.feature_transforms import AUDIO_FEATURE_TRANSFORM_REGISTRY
 
 from fbk_xattn.errors import InputError
 
@@ -32,7 +34,7 @@ class DataConfig(S2TDataConfig):
         """Read and check ``path``.
 
         Raises:
-            InputError: Missing or not a mapping, or an unknown SpecAugment key.
+            InputError: Missing or not a mapping, or an unknown transform or SpecAugment key.
         """
         try:
             super().__init__(path)
@@ -42,7 +44,17 @@ class DataConfig(S2TDataConfig):
             raise InputError(f"{path}: unreadable data config ({error})") from None
         if not isinstance(self.config, dict):
             raise InputError(f"{path}: expected a mapping of keys to values")
-        specaugment = self.config.get("specaugment", {})
+        self._check_specaugment(path)
+        for kind in ("transforms", "feature_transforms"):
+            _check_feature_transforms(path, kind, self.config.get(kind, {}))
+        for kind in ("waveform_transforms", "dataset_transforms"):
+            if self.config.get(kind):
+                raise InputError(f"{path}: {kind} are not supported, expected none")
+
+    def _check_specaugment(self, path: Path) -> None:
+        specaugment = self.config.get("specaugment") or {}
+        if not isinstance(specaugment, dict):
+            raise InputError(f"{path}: specaugment is {specaugment}, expected a mapping")
         if "time_wrap_W" in specaugment:
             specaugment.setdefault("time_warp_W", specaugment.pop("time_wrap_W"))
         for key in specaugment:
@@ -50,9 +62,6 @@ class DataConfig(S2TDataConfig):
                 raise InputError(
                     f"{path}: unknown specaugment key {key}, expected {', '.join(SPECAUGMENT_KEYS)}"
                 )
-        for kind in ("waveform_transforms", "dataset_transforms"):
-            if self.config.get(kind):
-                raise InputError(f"{path}: {kind} are not supported, expected none")
 
     @property
     def vocab_filename_src(self) -> str:
@@ -79,6 +88,25 @@ class DataConfig(S2TDataConfig):
         return str(beside if Path(_archive(str(beside))).is_file() else location)
 
 
+def _check_feature_transforms(path: Path, kind: str, transforms: Any) -> None:
+    """Check the feature transforms of each split, of which fairseq would raise a KeyError.
+
+    Raises:
+        InputError: They are not lists of known names.
+    """
+    if not isinstance(transforms, dict) or not all(
+        isinstance(names, list | None) for names in transforms.values()
+    ):
+        raise InputError(f"{path}: {kind} is {transforms}, expected lists of names by split")
+    known = sorted(AUDIO_FEATURE_TRANSFORM_REGISTRY)
+    for name in [name for names in transforms.values() for name in names or []]:
+        if name not in known:
+            raise InputError(
+                f"{path}: unknown feature transform {name} under {kind}, "
+                f"expected {', '.join(known)}"
+            )
+
+
 def _archive(location: str) -> str:
     """Return the file that ``archive.zip:offset:length`` or a plain path is in."""
     path, _, _ = location.partition(".zip:")
@@ -95,5 +123,5 @@ def load_dictionary(path: Path) -> Dictionary:
         raise InputError(f"{path}: no such vocabulary")
     try:
         return Dictionary.load(str(path))
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # fairseq raises a bare Exception for a wrong encoding
         raise InputError(f"{path}: unreadable vocabulary ({error})") from None

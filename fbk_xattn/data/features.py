@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -70,8 +71,8 @@ def fbank_backend() -> Callable[[FloatArray], FloatArray]:
         # Next to a CPU build of torch its extension library fails to load: an OSError.
         from torchaudio.compliance import kaldi  # noqa: F401
     except (ImportError, OSError) as error:
-        first_line = str(error).splitlines()[0]
-        logger.info("features through kaldi-native-fbank (torchaudio: %s)", first_line)
+        reason = [*str(error).splitlines(), type(error).__name__][0]
+        logger.info("features through kaldi-native-fbank (torchaudio: %s)", reason)
         return fbank_kaldi_native
     logger.info("features through torchaudio")
     return fbank_torchaudio
@@ -158,11 +159,13 @@ def _load(location: str) -> FloatArray:
         offset, length = int(parts[1]), int(parts[2])
     except ValueError:
         raise InputError("expected archive.zip:offset:length with whole numbers") from None
+    if offset < 0 or length <= 0:
+        raise InputError("expected archive.zip:offset:length with a length of at least 1")
     with path.open("rb") as archive:
         archive.seek(offset)
         data = archive.read(length)
-    if len(data) < length or length == 0:
-        raise InputError(f"{len(data)} bytes there, expected {length} (more than 0)")
+    if len(data) < length:
+        raise InputError(f"{len(data)} bytes there, expected {length}")
     file = io.BytesIO(data)
     return _read_npy(file) if data.startswith(NPY_MAGIC) else fbank(read_audio(file))
 
@@ -170,5 +173,5 @@ def _load(location: str) -> FloatArray:
 def _read_npy(file: Path | BinaryIO) -> FloatArray:
     try:
         return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"unreadable .npy ({error}), expected an array of floats") from None

@@ -61,33 +61,37 @@ def read_manifest(path: Path | str) -> list[ManifestRow]:
             f"the folder has {', '.join(siblings)}" if siblings else "the folder has no manifest"
         )
         raise InputError(f"{path}: no such manifest, expected a TSV file; {found}")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None)
-        header = next(reader, None)
-        if not header:
-            raise InputError(f"{path}: empty manifest, expected a header and at least one row")
-        missing = [c for c in COLUMNS if c not in header and c not in OPTIONAL_COLUMNS]
-        if missing:
-            raise InputError(
-                f"{path}: missing column {', '.join(missing)}; expected {', '.join(COLUMNS)}"
-            )
-        rows = [
-            _parse_row(
-                path, number, dict(zip(header, cells, strict=False)), len(cells), len(header)
-            )
-            for number, cells in enumerate(reader, start=2)
-            if cells
-        ]
-    if not rows:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None)
+            header = next(reader, None)
+            lines = [(number, cells) for number, cells in enumerate(reader, start=2) if cells]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: unreadable manifest ({error}), expected tab-separated UTF-8 text"
+        ) from None
+    if not header:
+        raise InputError(f"{path}: empty manifest, expected a header and at least one row")
+    missing = [c for c in COLUMNS if c not in header and c not in OPTIONAL_COLUMNS]
+    if missing:
+        raise InputError(
+            f"{path}: missing column {', '.join(missing)}; expected {', '.join(COLUMNS)}"
+        )
+    if not lines:
         raise InputError(f"{path}: empty manifest, expected at least one row under the header")
+    rows = []
     first_seen: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, cells in lines:
+        row = _parse_row(
+            path, number, dict(zip(header, cells, strict=False)), len(cells), len(header)
+        )
         if row.id in first_seen:
             raise InputError(
                 f"{path}, row {number}: id {row.id!r} is already used in row {first_seen[row.id]}, "
                 "expected unique ids"
             )
         first_seen[row.id] = number
+        rows.append(row)
     return rows
 
 
@@ -130,5 +134,8 @@ def write_manifest(path: Path | str, rows: Iterable[ManifestRow]) -> None:
                 raise InputError(f"utterance {row.id!r}: {column} holds a tab or a line break")
         lines.append("\t".join(cells))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

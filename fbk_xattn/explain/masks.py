@@ -54,8 +54,8 @@ class MaskSampler:
         stream = np.random.Philox(key=np.frombuffer(digest, dtype="<u8").astype(np.uint64))
         stream.advance(start * counters)
         words = stream.random_raw((stop - start) * counters * WORDS)
-        lanes = words.astype("<u8").view("<u2").reshape(stop - start, -1)[:, :n_segments]
-        return np.asarray(lanes < round(self.probability * RESOLUTION))
+        lanes = words.astype("<u8").view("<u2").reshape(stop - start, counters * WORDS * LANES)
+        return np.asarray(lanes[:, :n_segments] < round(self.probability * RESOLUTION))
 
 
 def share(n_masks: int, n_levels: int) -> list[int]:

@@ -45,7 +45,7 @@ class SlicPyramid:
             contiguous(
                 slic(
                     scaled,
-                    n_segments=round(rate * seconds),
+                    n_segments=max(1, round(rate * seconds)),
                     compactness=self.compactness,
                     sigma=self.sigma,
                     channel_axis=None,

@@ -11,6 +11,7 @@ from fairseq.models.transformer import Embedding
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from fbk_xattn.errors import InputError
 from fbk_xattn.models.conformer_encoder import ConformerEncoder
 from fbk_xattn.models.masking import zero_padding
 from fbk_xattn.models.relative_attention import linear
@@ -95,7 +96,7 @@ class ConformerModel(S2TTransformerModel):
             task: With ``target_dictionary`` and, for the CTC head, ``transcript_dictionary``.
 
         Raises:
-            ValueError: An option of the published system that is not supported.
+            InputError: An option of the published system that is not supported.
         """
         conformer_base(args)
         refuse_unsupported(args)
@@ -177,16 +178,16 @@ def refuse_unsupported(args: Namespace) -> None:
     """Raise for options of the published system that would change results.
 
     Raises:
-        ValueError: ``--ctc-compress-strategy`` other than ``none``, or
+        InputError: ``--ctc-compress-strategy`` other than ``none``, or
             ``--batch-unsafe-relative-shift``.
     """
     if args.ctc_compress_strategy != "none":
-        raise ValueError(
+        raise InputError(
             f"--ctc-compress-strategy {args.ctc_compress_strategy}, expected none: "
             "CTC compression is not supported"
         )
     if args.batch_unsafe_relative_shift:
-        raise ValueError(
+        raise InputError(
             "--batch-unsafe-relative-shift is not supported: results would depend on the batch"
         )
 

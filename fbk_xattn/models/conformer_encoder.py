@@ -9,6 +9,7 @@ from typing import Any
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
+from fbk_xattn.errors import InputError
 from fbk_xattn.models.conformer_layer import ConformerLayer, ConformerLayerConfig
 from fbk_xattn.models.masking import length_mask
 from fbk_xattn.models.relative_attention import (
@@ -36,15 +37,19 @@ class ConformerEncoder(FairseqEncoder):
                 head.
 
         Raises:
-            ValueError: ``args.ctc_encoder_layer`` is not one of the blocks.
+            InputError: ``args.ctc_encoder_layer`` is not one of the blocks, or a size is out of its
+                range.
         """
         super().__init__(None)
         dim = args.encoder_embed_dim
+        kernel_sizes = [int(size) for size in args.conv_kernel_sizes.split(",")]
+        if any(size % 2 == 0 for size in kernel_sizes):
+            raise InputError(f"--conv-kernel-sizes {args.conv_kernel_sizes}, expected odd numbers")
         self.subsample = PaddingSafeSubsampler(
             args.input_feat_per_channel * args.input_channels,
             args.conv_channels,
             dim,
-            [int(size) for size in args.conv_kernel_sizes.split(",")],
+            kernel_sizes,
         )
         self.scale = 1.0 if args.no_scale_embedding else math.sqrt(dim)
         self.dropout = nn.Dropout(args.dropout)
@@ -68,7 +73,7 @@ class ConformerEncoder(FairseqEncoder):
         self.ctc_encoder_layer = args.ctc_encoder_layer
         if n_ctc_symbols is not None:
             if not 1 <= self.ctc_encoder_layer <= args.encoder_layers:
-                raise ValueError(
+                raise InputError(
                     f"--ctc-encoder-layer {self.ctc_encoder_layer}, "
                     f"expected 1 to {args.encoder_layers}"
                 )
@@ -105,7 +110,9 @@ class ConformerEncoder(FairseqEncoder):
         x = self.dropout(self.scale * x)
         size = x.shape[1]
         if size > MAX_STEPS:
-            raise ValueError(f"{src_tokens.shape[1]} frames, expected at most {4 * MAX_STEPS}")
+            raise ValueError(
+                f"{src_tokens.shape[1]} frames, expected at most {self.max_positions()}"
+            )
         padding = None if lengths is None else length_mask(lengths, size)
         positions = RelativePositions.of(self.positions[:size].to(x.dtype), lengths, padding)
         states = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fbk_xattn.errors import InputError
 from fbk_xattn.models.masking import zero_padding
 from fbk_xattn.models.relative_attention import (
     RelativeMultiHeadAttention,
@@ -49,12 +50,12 @@ class ConformerLayerConfig:
         """Check the sizes.
 
         Raises:
-            ValueError: A size is out of its range.
+            InputError: A size is out of its range.
         """
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"depthwise kernel size {self.kernel_size}, expected an odd number")
+            raise InputError(f"depthwise kernel size {self.kernel_size}, expected an odd number")
         if self.conv_expansion != 2:
-            raise ValueError(
+            raise InputError(
                 f"conv expansion factor {self.conv_expansion}, expected 2 (for the GLU)"
             )
 

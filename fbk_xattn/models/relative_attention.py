@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fbk_xattn.errors import InputError
+
 MAX_STEPS = 10_000
 
 
@@ -81,10 +83,14 @@ class RelativeMultiHeadAttention(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        """Create the projections; ``dim`` must be a multiple of ``heads``."""
+        """Create the projections.
+
+        Raises:
+            InputError: ``dim`` is not a multiple of ``heads``.
+        """
         super().__init__()
         if dim % heads:
-            raise ValueError(f"encoder dimension {dim} is not a multiple of {heads} heads")
+            raise InputError(f"encoder dimension {dim} is not a multiple of {heads} heads")
         self.heads = heads
         self.dropout = dropout
         self.scale = 1.0 / math.sqrt(dim)

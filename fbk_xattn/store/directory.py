@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-import zipfile
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,8 +66,12 @@ class AttributionStore:
         try:
             meta = json.loads(file.read_text(encoding="utf-8"))
             version = meta["format_version"]
+            if version == FORMAT_VERSION and not isinstance(meta["parameters"], dict):
+                raise TypeError("parameters are no mapping")
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: unreadable ({error}), expected JSON") from None
+            raise InputError(
+                f"{file}: unreadable ({error}), expected the JSON of an attribution store"
+            ) from None
         if version != FORMAT_VERSION:
             raise InputError(f"{file}: format version {version}, expected {FORMAT_VERSION}")
         return cls(path, meta)
@@ -174,7 +178,7 @@ class AttributionStore:
         try:
             with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                 return from_arrays({name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
             raise InputError(
                 f"{file}: unreadable ({error}); delete it and run again to replace it"
             ) from None
@@ -186,7 +190,9 @@ class AttributionStore:
             OSError: The file could not be written (for example, the disk is full).
         """
         file = self.file(attribution.id)
-        temporary = file.with_name(f".{file.stem}.{socket.gethostname()}.{os.getpid()}.tmp")
+        # Of one length for all ids: short enough on any host, and no beginning of another's.
+        mark = blake2b(file.name.encode(), digest_size=16).hexdigest()
+        temporary = file.with_name(f".{mark}.{socket.gethostname()}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as handle:
                 np.savez_compressed(handle, allow_pickle=False, **to_arrays(attribution))
@@ -195,7 +201,7 @@ class AttributionStore:
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
-        for leftover in self.path.glob(f".{file.stem}.*.tmp"):
+        for leftover in self.path.glob(f".{mark}.*.tmp"):
             leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
 
 
@@ -204,8 +210,8 @@ def _write_if_absent(file: Path, text: str) -> None:
     if file.exists():
         return
     temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
     try:
+        temporary.write_text(text, encoding="utf-8")
         os.link(temporary, file)  # unlike a rename, fails when another process was first
     except FileExistsError:
         pass

