@@ -3,12 +3,13 @@
 # English and Italian, trains a small model on the CPU, decodes and explains four test utterances,
 # correlates cross-attention with saliency, and draws a picture of each.
 #
-#   bash examples/prompts/run.sh [--audio-dir DIR] [--num-masks N] [--minutes M]
+#   bash examples/prompts/run.sh [--audio-dir DIR] [--work-dir DIR] [--num-masks N] [--minutes M]
 #     --audio-dir DIR  folder with the four Debian packages unpacked, instead of fetching them
+#     --work-dir DIR   where to put everything it makes (default: examples/prompts/work)
 #     --num-masks N    occlusion masks for each utterance and target (default: 400)
 #     --minutes M      at most so long for training (default: 8)
 #
-# Everything it makes is in examples/prompts/work; a second run skips what is done.
+# A second run skips what is done.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 ROOT="$PWD"
@@ -18,11 +19,11 @@ audio_dir="" num_masks=400 minutes=8
 while [ $# -gt 0 ]; do
     case "$1" in
         --audio-dir) audio_dir="${2:?--audio-dir expects a folder}"; shift 2 ;;
+        --work-dir) WORK="${2:?--work-dir expects a folder}"; shift 2 ;;
         --num-masks) num_masks="${2:?--num-masks expects a number}"; shift 2 ;;
         --minutes) minutes="${2:?--minutes expects a number}"; shift 2 ;;
-        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        *) echo "error: unknown argument $1, expected --audio-dir, --num-masks or --minutes" >&2
-           exit 2 ;;
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) echo "error: unknown argument $1; --help lists what is expected" >&2; exit 2 ;;
     esac
 done
 if [ -n "$audio_dir" ]; then
@@ -30,6 +31,7 @@ if [ -n "$audio_dir" ]; then
     audio_dir="$(cd "$audio_dir" && pwd)"
 fi
 mkdir -p "$WORK"
+WORK="$(cd "$WORK" && pwd)"
 
 step() { printf '\n== %s  [%s]\n' "$1" "$(date +%H:%M:%S)"; }
 
@@ -47,10 +49,6 @@ shown() {
         exit "$code"
     fi
 }
-
-step "environment"
-source scripts/venv.sh prompts
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 
 step "speech: Debian's telephone prompts in English and Italian"
 if [ -z "$audio_dir" ]; then
@@ -73,6 +71,10 @@ if [ -z "$audio_dir" ]; then
     fi
 fi
 
+step "environment"
+source scripts/venv.sh prompts
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+
 step "corpus: texts cleaned, audio decoded, split by sentence"
 [ -f "$WORK/corpus/test_st_it_en.tsv" ] ||
     fbk-xattn prompts --audio-dir "$audio_dir" --output "$WORK/corpus"
@@ -88,7 +90,7 @@ train() {
     local folder="$1" share="$2" subsets="$3"
     shift 3
     # The paper's objective with more weight on CTC, which teaches so small a model to listen.
-    shown "$folder.log" 'epoch [0-9]+:.* nll_loss=[0-9.]+|num_updates=[0-9]+' \
+    shown "$folder.log" 'epoch [0-9]+:.* nll_loss=[0-9.]+' \
         fairseq-train "$WORK/data" --user-dir "$ROOT/fbk_xattn" \
         --task speech_to_text_ctc --train-subset "$subsets" --disable-validation \
         --arch conformer_joint_ctc --encoder-layers 4 --decoder-layers 2 --ctc-encoder-layer 3 \
@@ -104,8 +106,9 @@ train() {
         --max-tokens 6000 --max-source-positions 3000 --skip-invalid-size-inputs-valid-test \
         --required-batch-size-multiple 1 --num-workers 1 --seed 1 --cpu \
         --stop-time-hours "$(awk "BEGIN { print $minutes * $share / 60 }")" \
-        --save-dir "$folder" --keep-last-epochs 3 --log-format simple --log-interval 20 "$@"
-    fbk-xattn average "$folder"/checkpoint[0-9]*.pt --output "$folder.pt"
+        --save-dir "$folder" --no-epoch-checkpoints --save-interval-updates 50 \
+        --keep-interval-updates 2 --log-format simple --log-interval 20 "$@"
+    fbk-xattn average-checkpoints "$folder"/checkpoint*.pt --output "$folder.pt"
 }
 if [ ! -f "$WORK/asr.pt" ]; then
     step "training, stage 1: recognition (at most two thirds of $minutes minutes)"

@@ -28,10 +28,13 @@ class Item(SpeechToTextDatasetItem):
 
     Attributes:
         transcript: ``(U,)`` token indices, eos last.
+        transcript_as_target: ``(U',)`` token indices of the transcript in the target vocabulary,
+            after the tag of the source language, eos last.
         failure: Why the utterance could not be loaded, in which case it has no tensors.
     """
 
     transcript: Tensor | None = None
+    transcript_as_target: Tensor | None = None
     failure: str | None = None
 
 
@@ -48,6 +51,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         transcript_dictionary: Dictionary,
         tokenizers: dict[str, Any],
         collect_failures: bool = False,
+        transcripts_as_targets: bool = False,
     ) -> None:
         """Create the dataset.
 
@@ -61,6 +65,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
             tokenizers: ``pre``, ``bpe`` (target) and ``bpe_src`` (transcript), fairseq's encoders.
             collect_failures: Whether an utterance that cannot be loaded is reported in its batch
                 (``batch["failures"]``) instead of raised.
+            transcripts_as_targets: Whether batches also hold transcripts in the form of targets.
 
         Raises:
             InputError: An utterance's language has no tag in the vocabulary.
@@ -69,6 +74,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         self.transcript_dictionary = transcript_dictionary
         self.bpe_src = tokenizers["bpe_src"]
         self.collect_failures = collect_failures
+        self.transcripts_as_targets = transcripts_as_targets
         super().__init__(
             split,
             is_train_split,
@@ -91,8 +97,10 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         if not self.cfg.prepend_tgt_lang_tag:
             return
         for row in self.rows:
-            tag = self.LANG_TAG_TEMPLATE.format(row.tgt_lang)
-            if tag not in self.tgt_dict:
+            languages = [row.tgt_lang, *([row.src_lang] if self.transcripts_as_targets else [])]
+            for tag in map(self.LANG_TAG_TEMPLATE.format, languages):
+                if tag in self.tgt_dict:
+                    continue
                 known = ", ".join(s for s in self.tgt_dict.symbols if self.is_lang_tag(s)) or "none"
                 raise InputError(
                     f"{self.split}, utterance {row.id!r}: no language tag {tag} in the vocabulary, "
@@ -116,7 +124,18 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         transcript = self.transcript_dictionary.encode_line(
             text, add_if_not_exist=False, append_eos=True
         )
-        return Item(**vars(item), transcript=transcript.long())
+        as_target = self._transcript_as_target(index) if self.transcripts_as_targets else None
+        return Item(**vars(item), transcript=transcript.long(), transcript_as_target=as_target)
+
+    def _transcript_as_target(self, index: int) -> Tensor:
+        text = self.tokenize(
+            self.bpe_tokenizer, self.tokenize(self.pre_tokenizer, self.src_texts[index])
+        )
+        tokens = self.tgt_dict.encode_line(text, add_if_not_exist=False, append_eos=True).long()
+        if not self.cfg.prepend_tgt_lang_tag:
+            return tokens
+        tag = self.get_lang_tag_idx(self.src_langs[index], self.tgt_dict)
+        return torch.cat([tokens.new_tensor([tag]), tokens])
 
     def _get_source_audio(self, index: int) -> Tensor:
         """Return the features ``(T, F)`` after the transforms of the data config.
@@ -158,25 +177,35 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
 
         Returns:
             fairseq's batch with ``transcript``: ``target`` ``(B, U)``, ``target_lengths`` ``(B,)``
-            (eos included) and ``ntokens``; and ``failures``, id to reason, when there are any.
+            (eos included) and ``ntokens``; ``transcript_as_target``, likewise with
+            ``prev_output_tokens``, if asked for; and ``failures``, id to reason, if there are any.
         """
         failures = {self.ids[s.index]: s.failure for s in samples if s.failure is not None}
         samples = [s for s in samples if s.failure is None]
         batch = super().collater(samples, return_order=True)
         if batch:
             order = batch["order"] if return_order else batch.pop("order")
-            batch["transcript"] = self._collate_transcripts(samples, order)
+            transcripts = [s.transcript for s in samples]
+            batch["transcript"] = _collate(transcripts, order, self.transcript_dictionary)
+            if self.transcripts_as_targets:
+                as_targets = [s.transcript_as_target for s in samples]
+                batch["transcript_as_target"] = _collate(as_targets, order, self.tgt_dict)
         if failures:
             batch["failures"] = failures
         return batch
 
-    def _collate_transcripts(self, samples: list[Item], order: Tensor) -> dict[str, Any]:
-        transcripts = [s.transcript for s in samples if s.transcript is not None]
-        dictionary = self.transcript_dictionary
-        target = data_utils.collate_tokens(transcripts, dictionary.pad(), dictionary.eos())
-        lengths = torch.tensor([t.numel() for t in transcripts], dtype=torch.long)
-        return {
-            "target": target.index_select(0, order),
-            "target_lengths": lengths.index_select(0, order),
-            "ntokens": int(lengths.sum()),
-        }
+
+def _collate(
+    sequences: Sequence[Tensor | None], order: Tensor, dictionary: Dictionary
+) -> dict[str, Any]:
+    """Pad token sequences: as targets, and shifted as the input of a decoder."""
+    present = [sequence for sequence in sequences if sequence is not None]
+    pad, eos = dictionary.pad(), dictionary.eos()
+    shifted = data_utils.collate_tokens(present, pad, eos, move_eos_to_beginning=True)
+    lengths = torch.tensor([sequence.numel() for sequence in present], dtype=torch.long)
+    return {
+        "target": data_utils.collate_tokens(present, pad, eos).index_select(0, order),
+        "target_lengths": lengths.index_select(0, order),
+        "prev_output_tokens": shifted.index_select(0, order),
+        "ntokens": int(lengths.sum()),
+    }

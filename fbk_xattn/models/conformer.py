@@ -108,6 +108,27 @@ class ConformerModel(S2TTransformerModel):
         encoder = ConformerEncoder(args, n_ctc_symbols)
         return cls(encoder, cls.build_decoder(args, task, embedding))
 
+    def load_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        strict: bool = True,
+        model_cfg: Any = None,
+        args: Namespace | None = None,
+    ) -> Any:
+        """Load weights as fairseq does.
+
+        Raises:
+            InputError: The weights are of a model of another size.
+        """
+        own = self.state_dict()
+        for name, weight in state_dict.items():
+            if name in own and weight.shape != own[name].shape:
+                raise InputError(
+                    f"checkpoint: {name} is {tuple(weight.shape)}, expected "
+                    f"{tuple(own[name].shape)}; is this its data folder (vocabulary) and model?"
+                )
+        return super().load_state_dict(state_dict, strict, model_cfg, args)
+
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Accept published checkpoints (see :class:`ConformerEncoder`)."""
         super().upgrade_state_dict_named(state_dict, name)

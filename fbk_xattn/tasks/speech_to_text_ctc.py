@@ -12,6 +12,7 @@ import torch
 from fairseq import utils
 from fairseq.data import ConcatDataset, Dictionary, FairseqDataset, ResamplingDataset, encoders
 from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator
+from fairseq.models import BaseFairseqModel, FairseqEncoderDecoderModel
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
@@ -41,6 +42,9 @@ DECODING_FLAGS = (
 class SpeechToTextCTCTask(SpeechToTextTask):
     """Speech to text with transcripts for CTC; in ``fairseq-generate`` also explanations."""
 
+    # Whether batches also hold transcripts in the form of targets (of the task for ASR and ST).
+    transcripts_as_targets = False
+
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
         """Add fairseq's flags and those that ask for explanations."""
@@ -55,6 +59,9 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             InputError: A wrong flag, data config or vocabulary.
         """
         show_input_errors_in_one_line()
+        for path in utils.split_paths(getattr(args, "path", None) or ""):
+            if path and not Path(path).is_file():
+                raise InputError(f"--path {path}: no such checkpoint")
         config = DataConfig(Path(args.data) / args.config_yaml)
         target = load_dictionary(Path(args.data) / config.vocab_filename)
         transcript = load_dictionary(Path(args.data) / config.vocab_filename_src)
@@ -95,6 +102,32 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             if torch.cuda.is_available() and not args.cpu:
                 torch.cuda.set_device(shard.local_index % torch.cuda.device_count())
         return shard
+
+    def build_model(self, args: Namespace, from_checkpoint: bool = False) -> BaseFairseqModel:
+        """Build a model, or the one that a checkpoint describes.
+
+        Raises:
+            InputError: A checkpoint of an architecture that this task has no use for.
+        """
+        if not from_checkpoint:
+            return super().build_model(args, from_checkpoint)
+        name = getattr(args, "arch", None) or getattr(args, "_name", None)
+        try:
+            model = super().build_model(args, from_checkpoint)
+        except InputError:
+            raise
+        except Exception as error:  # whatever another architecture's code stumbles over
+            raise InputError(
+                f"checkpoint of architecture {name}: cannot be built for speech to text "
+                f"({type(error).__name__}: {error}), expected conformer_joint_ctc or another "
+                "speech-to-text encoder-decoder"
+            ) from None
+        if not isinstance(model, FairseqEncoderDecoderModel):
+            raise InputError(
+                f"checkpoint of architecture {name}: not an encoder-decoder, expected "
+                "conformer_joint_ctc or another speech-to-text encoder-decoder"
+            )
+        return model
 
     def load_dataset(self, split: str, epoch: int = 1, **_: Any) -> None:
         """Load the manifests of ``split``, a comma-separated list of names.
@@ -143,6 +176,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 "bpe_src": encoders.build_bpe(Namespace(**self.data_cfg.bpe_tokenizer_src)),
             },
             collect_failures=self.generating,
+            transcripts_as_targets=self.transcripts_as_targets and not self.generating,
         )
 
     def filter_indices_by_size(

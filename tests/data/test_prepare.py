@@ -44,6 +44,7 @@ def test_archive_is_an_uncompressed_zip_of_arrays(data):
         entries = archive.infolist()
     assert len(entries) == sum(SPLITS.values())
     assert {entry.compress_type for entry in entries} == {zipfile.ZIP_STORED}
+    assert {entry.date_time[0] for entry in entries} == {1980}  # not the time of the run
 
 
 def test_locations_are_those_that_fairseq_reads(data):

@@ -60,16 +60,17 @@ def test_masks_are_the_same_in_another_process():
     assert bytes.fromhex(done.stdout.strip()) == here.astype(np.uint8).tobytes()
 
 
-def test_mask_reads_its_own_stretch_of_the_counter():
+@pytest.mark.parametrize(("n_segments", "counters"), [(1, 1), (16, 1), (17, 2), (37, 3), (48, 3)])
+def test_mask_reads_its_own_stretch_of_the_counter(n_segments, counters):
     """What ``advance`` does, said through the counter that Philox begins with."""
     digest = hashlib.blake2b(b"\0".join([b"7", b"talk/1", b"input", b"0"]), digest_size=16).digest()
     key = [int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")]
-    masks = MaskSampler(0.3).occluded(KEY, 0, 50, 37)
+    masks = MaskSampler(0.3).occluded(KEY, 0, 50, n_segments)
     for number in (0, 1, 49):
-        stream = np.random.Philox(key=key, counter=number * 3)  # 3 times 16 numbers hold 37
-        words = [int(word) for word in stream.random_raw(12)]
+        stream = np.random.Philox(key=key, counter=number * counters)
+        words = [int(word) for word in stream.random_raw(4 * counters)]
         numbers = [word >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
-        assert masks[number].tolist() == [n < round(0.3 * 65536) for n in numbers[:37]]
+        assert masks[number].tolist() == [n < round(0.3 * 65536) for n in numbers[:n_segments]]
 
 
 def test_masks_never_change_between_versions():

@@ -74,6 +74,11 @@ def test_rates_and_cap_can_be_set(asked):
     assert [options["n_segments"] for _, options in asked] == [20, 66]
 
 
+def test_number_of_segments_is_rounded(asked):
+    SlicPyramid(segments_per_second=(33, 31))(utterance(noise(190)))  # 62.7 and 58.9
+    assert [options["n_segments"] for _, options in asked] == [63, 59]
+
+
 def test_a_short_utterance_at_a_low_rate_has_one_segment_at_least():
     (labels,) = SlicPyramid(segments_per_second=(10,))(utterance(noise(4)))
     assert labels.min() == 0

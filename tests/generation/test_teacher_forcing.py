@@ -40,6 +40,18 @@ def test_encoder_output_is_that_of_the_batch_and_not_of_its_beams(decoded):
     assert len(encoder_out["src_lengths"][0]) == len(sample["id"])
 
 
+def test_encoder_output_is_that_of_the_last_batch():
+    model, task, _ = published.load()
+    generator = EncoderKeepingGenerator([model], task.target_dictionary, beam_size=1, max_len_b=3)
+    lengths = []
+    for utterance in (1, 0):
+        sample = published.batch(utterance)
+        with torch.no_grad():
+            generator.generate([model], sample, prefix_tokens=sample["target"][:, :1])
+        lengths.append(generator.encoder_out["encoder_out"][0].shape[0])
+    assert lengths == [55, 42]
+
+
 def test_it_equals_what_beam_search_computed_step_by_step(decoded, forced):
     _, _, best = decoded
     for hypothesis, view in zip(best, forced, strict=True):

@@ -46,6 +46,22 @@ def test_padding_changes_nothing_whatever_is_in_it(lengths, extra, garbage, seed
         assert not together["auxiliary"][row, n_steps:].any()
 
 
+def test_convolution_module_sees_zeros_on_padding_in_training_too():
+    """Batch statistics then do not depend on what attention left on the padding."""
+    module = building.build().train().encoder.conformer_layers[0].conv_module
+    seen = {}
+    for name in ("depthwise_conv1d", "batchnorm", "second_pointwise_conv1d"):
+        getattr(module, name).register_forward_pre_hook(
+            lambda _, args, name=name: seen.update({name: args[0]})
+        )
+    padding = torch.arange(9) >= torch.tensor([[9], [4]])
+    out = module(torch.randn(2, 9, 16), padding)
+    for name, x in {**seen, "output": out.transpose(1, 2)}.items():
+        assert not x[1, :, 4:].any(), name
+        assert x[1, :, :4].any(), name
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize("kernels", ["5,5", "3,3", "7,3,5"])
 def test_padding_changes_nothing_with_other_convolutions(kernels):
     model = building.build(conv_kernel_sizes=kernels).double().eval()

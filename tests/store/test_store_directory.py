@@ -340,6 +340,22 @@ def test_failed_write_changes_nothing(store, rng, monkeypatch, there_before, hal
     assert not there_before or store.read("a/1").score == 1.0
 
 
+def test_file_is_complete_before_it_has_its_name(store, rng, monkeypatch):
+    """What was written and flushed to the disk under another name is renamed, not copied."""
+    fsync, flushed = os.fsync, []
+
+    def recording(descriptor):
+        fsync(descriptor)
+        flushed.append((os.fstat(descriptor), "a/1" in store))
+
+    monkeypatch.setattr(os, "fsync", recording)
+    store.write(make_attribution(rng))
+    ((status, there_already),) = flushed
+    written = store.file("a/1").stat()
+    assert (status.st_ino, status.st_size) == (written.st_ino, written.st_size)
+    assert not there_already
+
+
 KILLED = """
 import os, sys
 import numpy as np

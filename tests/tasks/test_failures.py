@@ -7,9 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import run_generate, start_generate
 
+from fbk_xattn.checkpoints import load_checkpoint
 from fbk_xattn.data.manifest import read_manifest, write_manifest
+from fbk_xattn.errors import InputError
 from fbk_xattn.explain import Explainer
 from fbk_xattn.store import AttributionStore
 
@@ -90,3 +93,26 @@ def test_wrong_input_gives_one_line_and_exit_code_1(data, checkpoint, flag, valu
         line for line in output.splitlines() if message in line and line.startswith("fbk_xattn")
     ]
     assert output.splitlines()[-1].startswith("fbk_xattn: error: ")
+
+
+def test_a_checkpoint_of_another_vocabulary_is_named(data, checkpoint, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    with (folder / "dict.txt").open("a") as vocabulary:
+        vocabulary.write("extra 1\n")
+    with pytest.raises(InputError, match=r"checkpoint: .*\.weight is .*, expected .*vocabulary"):
+        run_generate(folder, checkpoint, "--attribution-dir", tmp_path / "store", *FLAGS)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_named(data, checkpoint, tmp_path):
+    other = load_checkpoint(checkpoint)
+    other["cfg"]["model"].arch = other["cfg"]["model"]._name = "transformer"
+    torch.save(other, tmp_path / "transformer.pt")
+    with pytest.raises(InputError, match="checkpoint of architecture transformer: cannot be built"):
+        run_generate(data, tmp_path / "transformer.pt")
+
+
+def test_a_missing_checkpoint_is_named(data, tmp_path):
+    with pytest.raises(InputError, match=r"--path .*none.pt: no such checkpoint"):
+        run_generate(data, tmp_path / "none.pt")

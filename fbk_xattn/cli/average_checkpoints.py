@@ -1,4 +1,4 @@
-"""``fbk-xattn average``: the mean of several checkpoints."""
+"""``fbk-xattn average-checkpoints``: the mean of several checkpoints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``average``."""
+    """Add ``average-checkpoints``."""
     parser = subparsers.add_parser(
-        "average",
+        "average-checkpoints",
         help="average the weights of checkpoints",
         description="Write a checkpoint with the mean of the weights of several checkpoints of one "
         "training, without optimizer state.",

@@ -1,0 +1,111 @@
+"""The main job on real speech: Debian's telephone prompts to a correlation table and a picture."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_generate, train_argv
+
+from fbk_xattn.cli.main import main
+from fbk_xattn.data.features import load_features
+from fbk_xattn.data.manifest import read_manifest, write_manifest
+from fbk_xattn.store import AttributionStore
+
+PACKAGES = [
+    *(f"asterisk-core-sounds-{language}-g722" for language in ("en", "it")),
+    *(f"asterisk-core-sounds-{language}" for language in ("en", "it")),
+]
+DEMO = ("conf-full", "auth-incorrect")
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """The four packages, unpacked."""
+    given = os.environ.get("FBK_XATTN_SOUNDS")
+    if given:
+        return Path(given)
+    if shutil.which("apt-get") is None:
+        pytest.skip("no apt-get to fetch speech with; FBK_XATTN_SOUNDS can name a folder with it")
+    folder = tmp_path_factory.mktemp("sounds")
+    subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, check=True, capture_output=True)
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+    return folder / "unpacked"
+
+
+@pytest.fixture(scope="module")
+def speech(sounds, tmp_path_factory):
+    """A data folder made with the command line, with a training and a test split of a few rows."""
+    corpus, data = tmp_path_factory.mktemp("prompts"), tmp_path_factory.mktemp("data")
+    assert main(["prompts", "--audio-dir", str(sounds), "--output", str(corpus)]) == 0
+    splits = {}
+    for split in ("train", "dev", "test"):
+        manifests = sorted(corpus.glob(f"{split}_*.tsv"))
+        assert [m.stem for m in manifests] == [
+            f"{split}_{task}" for task in ("asr_en", "asr_it", "st_en_it", "st_it_en")
+        ]
+        splits[split] = [row for manifest in manifests for row in read_manifest(manifest)]
+        for manifest in manifests:
+            manifest.unlink()
+    assert not {row.audio for row in splits["train"]} & {row.audio for row in splits["test"]}
+    assert not {row.src_text for row in splits["train"]} & {row.src_text for row in splits["test"]}
+    write_manifest(corpus / "train.tsv", splits["train"][::25])
+    write_manifest(corpus / "dev.tsv", splits["dev"][:2])
+    demo = [row for row in splits["test"] if row.id.split("/")[1] in DEMO]
+    assert len(demo) == 8  # two prompts, four tasks
+    write_manifest(corpus / "test.tsv", demo)
+    assert main(["prepare", str(corpus), str(data), "--vocabulary-size", "100"]) == 0
+    return corpus, data
+
+
+def test_features_are_those_of_the_audio(speech):
+    corpus, data = speech
+    audio, prepared = read_manifest(corpus / "test.tsv")[0], read_manifest(data / "test.tsv")[0]
+    features = load_features(data / prepared.audio)
+    np.testing.assert_array_equal(features, load_features(corpus / audio.audio))
+    assert len(features) == prepared.n_frames == audio.n_frames
+
+
+def test_from_training_to_table_and_picture(speech, tmp_path, capsys):
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq_cli import train
+
+    _, data = speech
+    argv = train_argv(data, tmp_path / "checkpoints", "--max-tokens", "3000", "--max-update", "30")
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, input_args=argv)
+    train.main(convert_namespace_to_omegaconf(args))
+    model = tmp_path / "model.pt"
+    checkpoints = sorted(map(str, (tmp_path / "checkpoints").glob("checkpoint[0-9]*.pt")))
+    assert main(["average-checkpoints", *checkpoints[-2:], "--output", str(model)]) == 0
+
+    store = tmp_path / "store"
+    run_generate(
+        data, model, "--attribution-dir", store, "--save-cross-attention",
+        "--explain", "input", "encoder", "--num-masks", "30", "--max-tokens", "4000",
+    )  # fmt: skip
+    rows = {row.id: row for row in read_manifest(data / "test.tsv")}
+    attributions = list(AttributionStore.open(store))
+    assert {attribution.id for attribution in attributions} == set(rows)
+    for attribution in attributions:
+        np.testing.assert_allclose(attribution.cross_attention.sum(-1), 1.0, atol=1e-5)
+        assert attribution.input_saliency.dense().max() > 0
+
+    capsys.readouterr()
+    assert main(["correlate", str(store), "--format", "csv"]) == 0
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["target"], row["layer"]) for row in table] == [
+        (target, layer) for target in ("input", "encoder") for layer in ("1", "2", "avg")
+    ]
+    assert all(-1 <= float(row["head_1"]) <= 1 for row in table)
+
+    picture = tmp_path / "picture.png"
+    assert main(["plot", str(store), "--id", "asr-it/conf-full", "--output", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
