@@ -37,7 +37,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13"],
+        "test": ["pytest>=8.0", "hypothesis>=6.100", "pangolinn>=0.0.1", "ruff>=0.9", "mypy>=1.13"],
         "comet": ["unbabel-comet>=2.2"],
         "prompts": ["G722>=1.2.3"],
     },

@@ -6,6 +6,7 @@ import argparse
 import collections
 import re
 import typing
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import omegaconf
 import torch
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import whole_file
 
 
 def allow_checkpoint_classes() -> None:
@@ -51,8 +53,13 @@ def allow_checkpoint_classes() -> None:
     torch.serialization.add_safe_globals([*containers, *arrays, *functions])
 
 
-def load_checkpoint(path: Path | str) -> dict[str, Any]:
+def load_checkpoint(path: Path | str, peek: bool = False) -> dict[str, Any]:
     """Read a fairseq checkpoint onto the CPU.
+
+    Args:
+        path: Checkpoint file.
+        peek: Whether to leave the weights on the disk until they are used, which makes a mere
+            check cheap.
 
     Raises:
         InputError: Missing, damaged, or holding a class that is not allowed.
@@ -62,7 +69,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=peek and zipfile.is_zipfile(path)
+        )
     except Exception as error:
         raise InputError(f"{path}: unreadable checkpoint ({_reason(error)})") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
@@ -87,12 +96,9 @@ def average_checkpoints(paths: Sequence[Path | str], output: Path | str) -> None
         output: Checkpoint to write, all of it or nothing; flags are those of the last of ``paths``.
 
     Raises:
-        InputError: A checkpoint is unreadable or of another model, or there is no folder for
-            ``output``.
+        InputError: A checkpoint is unreadable or of another model, or ``output`` cannot be
+            written.
     """
-    output = Path(output)
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: no such folder to write to")
     sums: dict[str, torch.Tensor] = {}
     checkpoint: dict[str, Any] = {}
     for path in paths:
@@ -108,9 +114,5 @@ def average_checkpoints(paths: Sequence[Path | str], output: Path | str) -> None
         for name, total in sums.items()
     }
     checkpoint["last_optimizer_state"] = None
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
+    with whole_file(Path(output)) as temporary:
         torch.save(checkpoint, temporary)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_generate, train_argv
+from fairseq_runs import run_generate, run_train
 
 from fbk_xattn.cli.main import main
 from fbk_xattn.data.features import load_features
@@ -73,15 +73,9 @@ def test_features_are_those_of_the_audio(speech):
 
 
 def test_from_training_to_table_and_picture(speech, tmp_path, capsys):
-    from fairseq import options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq_cli import train
-
     _, data = speech
-    argv = train_argv(data, tmp_path / "checkpoints", "--max-tokens", "3000", "--max-update", "30")
-    parser = options.get_training_parser()
-    args = options.parse_args_and_arch(parser, input_args=argv)
-    train.main(convert_namespace_to_omegaconf(args))
+    flags = ("--max-tokens", "3000", "--max-update", "30")
+    run_train(data, tmp_path / "checkpoints", *flags)
     model = tmp_path / "model.pt"
     checkpoints = sorted(map(str, (tmp_path / "checkpoints").glob("checkpoint[0-9]*.pt")))
     assert main(["average-checkpoints", *checkpoints[-2:], "--output", str(model)]) == 0

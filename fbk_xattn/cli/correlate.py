@@ -12,7 +12,7 @@ import numpy as np
 from fbk_xattn.analysis import AGGREGATIONS, TARGETS, CorrelationTable, correlate_targets
 from fbk_xattn.analysis.maps import NAMES, flags_for
 from fbk_xattn.errors import InputError
-from fbk_xattn.report.files import write_text
+from fbk_xattn.files import write_text
 from fbk_xattn.report.tables import FORMATS, render
 from fbk_xattn.store import AttributionStore
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import write_text
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,4 @@ def write_manifest(path: Path | str, rows: Iterable[ManifestRow]) -> None:
             if any(sign in cell for sign in "\t\r\n"):
                 raise InputError(f"utterance {row.id!r}: {column} holds a tab or a line break")
         lines.append("\t".join(cells))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, "\n".join(lines) + "\n")

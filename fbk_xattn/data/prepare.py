@@ -16,6 +16,7 @@ from fbk_xattn.data.features import N_BINS, load_features
 from fbk_xattn.data.manifest import ManifestRow, read_manifest, write_manifest
 from fbk_xattn.data.vocabulary import train_vocabulary
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import whole_file, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -69,18 +70,13 @@ def write_features(corpus: Path, audio: list[str], output: Path) -> dict[str, tu
         InputError: A file cannot be read; nothing is left behind.
     """
     archive = output / ARCHIVE
-    temporary = archive.with_name(f".{archive.name}.tmp")
     frames = {}
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as writer:
-            for path in tqdm(audio, desc="features", unit="file", mininterval=2.0):
-                features = load_features(corpus / path)
-                frames[path] = len(features)
-                with writer.open(zipfile.ZipInfo(f"{path}.npy"), "w") as entry:
-                    np.save(entry, features)
-        temporary.replace(archive)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(archive) as temporary, zipfile.ZipFile(temporary, "w") as writer:
+        for path in tqdm(audio, desc="features", unit="file", mininterval=2.0):
+            features = load_features(corpus / path)
+            frames[path] = len(features)
+            with writer.open(zipfile.ZipInfo(f"{path}.npy"), "w") as entry:
+                np.save(entry, features)
     locations = {}
     with zipfile.ZipFile(archive) as reader, archive.open("rb") as file:
         for path in audio:
@@ -127,4 +123,4 @@ def write_config(path: Path) -> None:
             "_train": ["utterance_cmvn", "specaugment"],
         },
     }
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(config, sort_keys=False))

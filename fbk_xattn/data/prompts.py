@@ -25,6 +25,7 @@ from fbk_xattn.data.prompts_texts import (
     parse_texts,
 )
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -340,10 +341,5 @@ def _n_samples_of_flac(path: Path) -> int | None:
 
 
 def _write_flac(path: Path, samples: npt.NDArray[np.int16]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

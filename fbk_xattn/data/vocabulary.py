@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import whole_file, write_text
 
 LANG_TAG = "<lang:{}>"
 FAIRSEQ_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -58,12 +58,7 @@ def train_vocabulary(
     processor = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
     symbols = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     lines = [f"{symbol} 1" for symbol in symbols if symbol not in FAIRSEQ_SYMBOLS]
-    _replace(model, written.getvalue())
-    _replace(dictionary, ("\n".join(lines) + "\n").encode())
+    with whole_file(model) as temporary:
+        temporary.write_bytes(written.getvalue())
+    write_text(dictionary, "\n".join(lines) + "\n")
     return len(symbols)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fbk_xattn.errors import InputError
-from fbk_xattn.report.files import whole_file
+from fbk_xattn.files import whole_file
 from fbk_xattn.report.panels import Panel, panels_of
 from fbk_xattn.store import Attribution
 

@@ -16,6 +16,7 @@ from fairseq.models import BaseFairseqModel, FairseqEncoderDecoderModel
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
+from fbk_xattn.checkpoints import load_checkpoint
 from fbk_xattn.data.config import DataConfig, load_dictionary
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
 from fbk_xattn.data.manifest import ManifestRow, read_manifest
@@ -59,9 +60,9 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             InputError: A wrong flag, data config or vocabulary.
         """
         show_input_errors_in_one_line()
-        for path in utils.split_paths(getattr(args, "path", None) or ""):
-            if path and not Path(path).is_file():
-                raise InputError(f"--path {path}: no such checkpoint")
+        # fairseq's own complaints about a checkpoint are long and advise to trust it.
+        for path in filter(None, utils.split_paths(getattr(args, "path", None) or "")):
+            load_checkpoint(path, peek=True)
         config = DataConfig(Path(args.data) / args.config_yaml)
         target = load_dictionary(Path(args.data) / config.vocab_filename)
         transcript = load_dictionary(Path(args.data) / config.vocab_filename_src)

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ def test_help_lists_every_command(capsys):
         main(["--help"])
     out = capsys.readouterr().out
     for command in cli.COMMANDS:
-        assert f"\n    {command.__name__.rsplit('.', 1)[-1]} " in out
+        name = command.__name__.rsplit(".", 1)[-1].replace("_", "-")
+        assert re.search(rf"^    {name}\b", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

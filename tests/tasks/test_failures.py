@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_generate, start_generate
+from fairseq_runs import run_generate, start_generate
 
 from fbk_xattn.checkpoints import load_checkpoint
 from fbk_xattn.data.manifest import read_manifest, write_manifest
@@ -114,5 +116,22 @@ def test_a_checkpoint_of_another_architecture_is_named(data, checkpoint, tmp_pat
 
 
 def test_a_missing_checkpoint_is_named(data, tmp_path):
-    with pytest.raises(InputError, match=r"--path .*none.pt: no such checkpoint"):
+    with pytest.raises(InputError, match=r"none.pt: no such checkpoint"):
         run_generate(data, tmp_path / "none.pt")
+
+
+class RunsCode:
+    """What a hostile checkpoint would hold."""
+
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_hostile_checkpoint_is_refused_and_runs_nothing(data, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hostile = load_checkpoint(checkpoint)
+    hostile["extra_state"] = RunsCode()
+    torch.save(hostile, "hostile.pt")
+    with pytest.raises(InputError, match=r"hostile.pt: unreadable checkpoint \(it holds .*system"):
+        run_generate(data, "hostile.pt")
+    assert not Path("executed").exists()

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import run_generate
+from fairseq_runs import run_generate
 
 from fbk_xattn.data.manifest import read_manifest
 from fbk_xattn.errors import InputError

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import run_generate, start_generate
+from fairseq_runs import run_generate, start_generate
 
 from fbk_xattn.store import AttributionStore
 
@@ -19,13 +19,8 @@ def files(store):
 
 @pytest.fixture(scope="module")
 def uninterrupted(data, checkpoint, tmp_path_factory):
-    import torch
-
     store = tmp_path_factory.mktemp("uninterrupted")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes below: sums are rounded alike
     run_generate(data, checkpoint, "--attribution-dir", store, *FLAGS)
-    torch.set_num_threads(threads)
     return files(store)
 
 

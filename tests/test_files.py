@@ -1,7 +1,7 @@
 import pytest
 
 from fbk_xattn.errors import InputError
-from fbk_xattn.report.files import whole_file, write_text
+from fbk_xattn.files import whole_file, write_text
 
 
 def test_text_replaces_what_was_there(tmp_path):
