@@ -7,7 +7,7 @@
 #     --audio-dir DIR  folder with the four Debian packages unpacked, instead of fetching them
 #     --work-dir DIR   where to put everything it makes (default: examples/prompts/work)
 #     --num-masks N    occlusion masks for each utterance and target (default: 400)
-#     --minutes M      at most so long for training (default: 8)
+#     --minutes M      at most so long for training (default: 9)
 #
 # A second run skips what is done.
 set -euo pipefail
@@ -15,7 +15,7 @@ cd "$(dirname "$0")/../.."
 ROOT="$PWD"
 WORK="$ROOT/examples/prompts/work"
 PACKAGES=(asterisk-core-sounds-{en,it}-g722 asterisk-core-sounds-{en,it})
-audio_dir="" num_masks=400 minutes=8
+audio_dir="" num_masks=400 minutes=9
 while [ $# -gt 0 ]; do
     case "$1" in
         --audio-dir) audio_dir="${2:?--audio-dir expects a folder}"; shift 2 ;;
@@ -85,9 +85,10 @@ step "features and vocabulary"
 awk -F'\t' 'NR == FNR { wanted[$1]; next } (FNR == 1 && !header++) || $1 in wanted' \
     examples/prompts/explained.txt "$WORK"/data/test_*.tsv > "$WORK/data/explained.tsv"
 
-# One stage of training: folder, share of the minutes, manifests, then further flags.
+# One stage of training: folder, minutes since the first stage began, manifests, further flags.
+# (fairseq counts the training time of the model that it goes on from.)
 train() {
-    local folder="$1" share="$2" subsets="$3"
+    local folder="$1" limit="$2" subsets="$3"
     shift 3
     # The paper's objective with more weight on CTC, which teaches so small a model to listen.
     shown "$folder.log" 'epoch [0-9]+:.* nll_loss=[0-9.]+' \
@@ -105,24 +106,24 @@ train() {
         --optimizer adam --adam-betas '(0.9,0.98)' --weight-decay 0.001 --clip-norm 10 \
         --max-tokens 6000 --max-source-positions 3000 --skip-invalid-size-inputs-valid-test \
         --required-batch-size-multiple 1 --num-workers 1 --seed 1 --cpu \
-        --stop-time-hours "$(awk "BEGIN { print $minutes * $share / 60 }")" \
+        --stop-time-hours "$(awk "BEGIN { print ($limit) / 60 }")" \
         --save-dir "$folder" --no-epoch-checkpoints --save-interval-updates 50 \
         --keep-interval-updates 2 --log-format simple --log-interval 20 "$@"
     fbk-xattn average-checkpoints "$folder"/checkpoint*.pt --output "$folder.pt"
 }
 if [ ! -f "$WORK/asr.pt" ]; then
     step "training, stage 1: recognition (at most two thirds of $minutes minutes)"
-    train "$WORK/asr" 0.66 train_asr_en,train_asr_it \
+    train "$WORK/asr" "$minutes * 0.66" train_asr_en,train_asr_it \
         --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 --warmup-init-lr 1e-5
 fi
 if [ ! -f "$WORK/model.pt" ]; then
     step "training, stage 2: recognition and translation (the other third)"
-    train "$WORK/model" 0.34 train_asr_en,train_asr_it,train_st_en_it,train_st_it_en \
+    train "$WORK/model" "$minutes" train_asr_en,train_asr_it,train_st_en_it,train_st_it_en \
         --lr 1e-3 --lr-scheduler fixed --finetune-from-model "$WORK/asr.pt"
 fi
 
 step "hypotheses and explanations ($num_masks masks for each utterance and target)"
-shown "$WORK/generate.log" 'fbk_xattn[^|]* \| .*|^[TD]-.*|^Generate .*' \
+shown "$WORK/generate.log" 'fbk_xattn\.tasks\..*|^[TD]-.*|^Generate .*' \
     fairseq-generate "$WORK/data" --user-dir "$ROOT/fbk_xattn" \
     --task speech_to_text_ctc --gen-subset explained --path "$WORK/model.pt" \
     --max-source-positions 3000 --max-tokens 40000 \

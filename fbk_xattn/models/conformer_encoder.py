@@ -106,7 +106,9 @@ class ConformerEncoder(FairseqEncoder):
             block if asked for.
         """
         padded = src_lengths is not None and bool((src_lengths != src_tokens.shape[1]).any())
-        x, lengths = self.subsample(src_tokens, src_lengths if padded else None)
+        # fairseq leaves features in float32 when it turns the model to half precision.
+        features = src_tokens.to(self.subsample.conv_layers[0].weight.dtype)
+        x, lengths = self.subsample(features, src_lengths if padded else None)
         x = self.dropout(self.scale * x)
         size = x.shape[1]
         if size > MAX_STEPS:

@@ -1,6 +1,6 @@
 """The learning-rate schedule ``piecewise_warmup``: two linear pieces, then inverse square root."""
 
-from __future__ import annotations
+# No postponed annotations here: fairseq makes flags of the types of the fields.
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -82,8 +82,9 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         self.transcript_dictionary = transcript
         self.account = Account()
         self.run: AttributionRun | None = None
-        # Only fairseq-generate and fairseq-interactive parse decoding flags.
-        self.generating = hasattr(args, "beam")
+        self._text_encoders: tuple[Any, ...] = ()
+        # Of fairseq's commands, generate and interactive parse --beam, interactive --buffer-size.
+        self.generating = hasattr(args, "beam") and not hasattr(args, "buffer_size")
         self.options = ExplanationOptions.from_args(args) if self.generating else None
         self.shard = self._shard() if self.generating else Shard()
 
@@ -234,11 +235,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 "language tags"
             )
         extra = dict(extra_gen_cls_kwargs or {})
-        extra["symbols_to_strip_from_output"] = {
-            index
-            for symbol, index in self.tgt_dict.indices.items()
-            if SpeechToTextCTCDataset.is_lang_tag(symbol)
-        }
+        extra["symbols_to_strip_from_output"] = self._language_tags()
         if self.options is not None:
             if len(models) != 1:
                 raise InputError(
@@ -248,6 +245,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 self.options.attribution_dir, self._parameters(self.options), provenance()
             )
             self.run = AttributionRun(self.options, store, models[0], self.tgt_dict, self.account)
+            self._text_encoders = (self.build_bpe(self.args), self.build_tokenizer(self.args))
             seq_gen_cls = EncoderKeepingGenerator
         return super(SpeechToTextTask, self).build_generator(
             models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn
@@ -258,7 +256,6 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         (path,) = utils.split_paths(self.args.path)
         return {
             "checkpoint SHA-256": sha256(Path(path)),
-            "task": self.args.task,
             "feature transforms": self.data_cfg.get_feature_transforms("", False)[
                 "feature_transforms"
             ],
@@ -297,15 +294,18 @@ class SpeechToTextCTCTask(SpeechToTextTask):
 
     def _text(self, hypothesis: dict[str, Any]) -> str:
         """Return a hypothesis detokenised, as fairseq prints it (``D-``)."""
-        tags = {
-            i for s, i in self.tgt_dict.indices.items() if SpeechToTextCTCDataset.is_lang_tag(s)
-        }
         text = self.tgt_dict.string(
-            hypothesis["tokens"].int().cpu(), extra_symbols_to_ignore={*tags, self.tgt_dict.eos()}
+            hypothesis["tokens"].int().cpu(),
+            extra_symbols_to_ignore={*self._language_tags(), self.tgt_dict.eos()},
         )
-        bpe, tokenizer = self.build_bpe(self.args), self.build_tokenizer(self.args)
-        text = text if bpe is None else bpe.decode(text)
-        return text if tokenizer is None else tokenizer.decode(text)
+        for encoder in self._text_encoders:
+            text = text if encoder is None else encoder.decode(text)
+        return text
+
+    def _language_tags(self) -> set[int]:
+        """Return the indices of the language tags in the target dictionary."""
+        is_tag = SpeechToTextCTCDataset.is_lang_tag
+        return {index for symbol, index in self.tgt_dict.indices.items() if is_tag(symbol)}
 
 
 def _check_unique(names: list[str], rows: dict[str, list[ManifestRow]]) -> None:
