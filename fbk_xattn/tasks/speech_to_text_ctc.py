@@ -140,6 +140,8 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         names = split.split(",")
         is_train = split.startswith("train") and not self.generating
         rows = {name: read_manifest(Path(self.args.data) / f"{name}.tsv") for name in names}
+        if not self.generating:
+            _check_texts(rows)
         # fairseq resamples subsets against each other only in training.
         if is_train and len(names) > 1 and self.data_cfg.sampling_alpha != 1.0:
             parts = [self._dataset(name, rows[name], is_train) for name in names]
@@ -306,6 +308,18 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         """Return the indices of the language tags in the target dictionary."""
         is_tag = SpeechToTextCTCDataset.is_lang_tag
         return {index for symbol, index in self.tgt_dict.indices.items() if is_tag(symbol)}
+
+
+def _check_texts(rows: dict[str, list[ManifestRow]]) -> None:
+    """Refuse a row without the texts that the losses need."""
+    for name, manifest in rows.items():
+        for row in manifest:
+            for column in ("src_text", "tgt_text"):
+                if not getattr(row, column).strip():
+                    raise InputError(
+                        f"{name}.tsv, utterance {row.id!r}: {column} is empty, expected the "
+                        f"{'transcript' if column == 'src_text' else 'target text'} to train on"
+                    )
 
 
 def _check_unique(names: list[str], rows: dict[str, list[ManifestRow]]) -> None:
