@@ -24,7 +24,7 @@ stamp="$VENV/.installed-$extras"
 wanted="$(cat "$ROOT/setup.py" "$ROOT/constraints.txt" | sha256sum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "== installing fbk_xattn[$extras] with the tested versions (two minutes or so)"
-    pip install --quiet --disable-pip-version-check \
+    pip install --disable-pip-version-check \
         -c "$ROOT/constraints.txt" -e "$ROOT[$extras]"
     echo "$wanted" > "$stamp"
 fi

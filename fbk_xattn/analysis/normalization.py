@@ -47,7 +47,7 @@ def mean_std(saliency: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     Returns:
         Same shape: each map minus its mean, divided by its unbiased standard deviation. A constant
         map becomes 0, and so does any cell that comes out as NaN or infinite (SPES, Fucci et al.
-        2025, the ``mean_std`` normalisation of one map).
+        2024, the ``mean_std`` normalisation of one map).
     """
     values = np.asarray(saliency, dtype=np.float64)
     if values.size == 0:

@@ -30,7 +30,7 @@ class CTCMultiLoss(FairseqCriterion):
     """``ctc_weight * CTC(transcript) + underlying criterion``, summed over the batch.
 
     With ``joint_cross_entropy_ctc`` underneath and the default weights this is the paper's
-    objective, 5 CE + 1 CTC on transcripts + 2 CTC on target texts (section 4.1).
+    objective, 5 CE + 1 CTC on transcripts + 2 CTC on target texts.
     """
 
     def __init__(

@@ -70,8 +70,8 @@ class Explainer:
         """Return the scores of each level, from ``n_masks`` masks in all.
 
         The saliency of a cell is the mean score of the masks that occluded it:
-        ``sum_m KL_m (1 - mask_m) / sum_m (1 - mask_m)`` (SPES, equation 3). Masks are constant on
-        segments, so the sums are kept for each segment and never for each cell.
+        ``sum_m KL_m (1 - mask_m) / sum_m (1 - mask_m)`` (SPES, Fucci et al. 2024). Masks are
+        constant on segments, so the sums are kept for each segment and never for each cell.
 
         Args:
             model: In evaluation mode.

@@ -19,7 +19,7 @@ def kl_divergence(original: Tensor, occluded: Tensor) -> Tensor:
     """Return ``sum_v p_v (log p_v - log q_v)`` in nats, at least 0 but for rounding.
 
     ``p`` is the original and ``q`` the occluded distribution. Computed from logits in float32, so
-    a ``q`` too small for a float gives a large score and never infinity (SPES, equation 2).
+    a ``q`` too small for a float gives a large score and never infinity (SPES, Fucci et al. 2024).
     """
     log_p = functional.log_softmax(original.float(), dim=-1)
     log_q = functional.log_softmax(occluded.float(), dim=-1)

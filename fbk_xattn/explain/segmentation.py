@@ -20,7 +20,7 @@ FRAMES_PER_SECOND = 100
 
 @dataclass(frozen=True)
 class SlicPyramid:
-    """Superpixels of the features at several resolutions (SPES, Fucci et al. 2025).
+    """Superpixels of the features at several resolutions (SPES, Fucci et al. 2024).
 
     Attributes:
         segments_per_second: Requested segments for each second, one value a level. skimage places

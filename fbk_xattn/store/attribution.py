@@ -36,7 +36,7 @@ class SegmentSaliency:
         """Return the saliency map ``(S, T, F)``.
 
         The mean score of the masks that occluded a cell, over all levels together: the sum of the
-        numerators divided by the sum of the denominators (SPES, Fucci et al. 2025). Cells that no
+        numerators divided by the sum of the denominators (SPES, Fucci et al. 2024). Cells that no
         mask occluded are 0.
         """
         n_tokens = self.levels[0].numerator.shape[0]
