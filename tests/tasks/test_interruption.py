@@ -8,6 +8,7 @@ import time
 import pytest
 from fairseq_runs import run_generate, start_generate
 
+from fbk_xattn.errors import InputError
 from fbk_xattn.store import AttributionStore
 
 FLAGS = ("--save-cross-attention", "--explain", "input", "encoder", "--num-masks", "90")
@@ -75,3 +76,12 @@ def test_more_processes_than_batches(data, checkpoint, tmp_path):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "no utterance for this process" in output
+
+
+def test_processes_that_would_write_one_results_file_are_refused(
+    data, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"--results-path .*one --results-path each"):
+        run_generate(data, checkpoint, "--results-path", tmp_path)
