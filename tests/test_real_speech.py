@@ -78,7 +78,8 @@ def test_from_training_to_table_and_picture(speech, tmp_path, capsys):
     run_train(data, tmp_path / "checkpoints", *flags)
     model = tmp_path / "model.pt"
     checkpoints = sorted(map(str, (tmp_path / "checkpoints").glob("checkpoint[0-9]*.pt")))
-    assert main(["average-checkpoints", *checkpoints[-2:], "--output", str(model)]) == 0
+    inputs = ["--inputs", *checkpoints[-2:]]
+    assert main(["average-checkpoints", *inputs, "--output", str(model)]) == 0
 
     store = tmp_path / "store"
     run_generate(

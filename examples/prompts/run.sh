@@ -109,7 +109,7 @@ train() {
         --stop-time-hours "$(awk "BEGIN { print ($limit) / 60 }")" \
         --save-dir "$folder" --no-epoch-checkpoints --save-interval-updates 50 \
         --keep-interval-updates 2 --log-format simple --log-interval 20 "$@"
-    fbk-xattn average-checkpoints "$folder"/checkpoint*.pt --output "$folder.pt"
+    fbk-xattn average-checkpoints --inputs "$folder"/checkpoint*.pt --output "$folder.pt"
 }
 if [ ! -f "$WORK/asr.pt" ]; then
     step "training, stage 1: recognition (at most two thirds of $minutes minutes)"

@@ -1,10 +1,9 @@
-"""``fbk-xattn prompts``, ``prepare``, ``average-checkpoints`` and ``models``."""
+"""``fbk-xattn prompts``, ``prepare`` and ``models``."""
 
 from __future__ import annotations
 
 import pytest
 
-from fbk_xattn.checkpoints import load_checkpoint
 from fbk_xattn.cli.main import main
 
 
@@ -41,15 +40,6 @@ def test_prompts_wants_the_packages(capsys, tmp_path):
     line = complaint(capsys, "prompts", "--audio-dir", tmp_path, "--output", tmp_path / "corpus")
     assert "asterisk-core-sounds-en" in line
     assert not (tmp_path / "corpus").exists()
-
-
-def test_average_of_one_is_that_one(checkpoint, tmp_path, capsys):
-    output = tmp_path / "mean.pt"
-    assert main(["average-checkpoints", str(checkpoint), "--output", str(output)]) == 0
-    assert "mean of 1 checkpoints" in capsys.readouterr().out
-    ours, theirs = load_checkpoint(output), load_checkpoint(checkpoint)
-    assert all((ours["model"][name] == weight).all() for name, weight in theirs["model"].items())
-    assert ours["last_optimizer_state"] is None
 
 
 @pytest.mark.parametrize(
