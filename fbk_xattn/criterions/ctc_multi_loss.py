@@ -10,11 +10,9 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from fbk_xattn.criterions.joint_cross_entropy_ctc import (
-    JointCrossEntropyCTCCriterion,
-    ctc_loss,
-    log_parts,
-)
+from fbk_xattn.criterions.ctc import count_unalignable, ctc_loss
+from fbk_xattn.criterions.joint_cross_entropy_ctc import JointCrossEntropyCTCCriterion
+from fbk_xattn.criterions.logged import log_parts, log_too_short
 from fbk_xattn.criterions.smoothed_cross_entropy import SmoothedCrossEntropy
 from fbk_xattn.errors import InputError
 from fbk_xattn.models.conformer import CTC_BLANK
@@ -97,13 +95,15 @@ class CTCMultiLoss(FairseqCriterion):
         real_loss, _, logged = self.underlying.loss_of(model, net_output, sample, reduce)
         transcript = sample["transcript"]
         encoder_out = net_output[1]["encoder_out"]
-        ctc = ctc_loss(
-            model.encoder.ctc_logits(encoder_out),
+        targets = (
             encoder_out["src_lengths"][0],
             transcript["target"],
             transcript["target_lengths"] - 1,
-            self.transcript_dictionary.index(CTC_BLANK),
         )
+        blank = self.transcript_dictionary.index(CTC_BLANK)
+        ctc = ctc_loss(model.encoder.ctc_logits(encoder_out), *targets, blank)
+        if model.training:
+            logged["ctc_too_short"] = count_unalignable(*targets)
         loss = self.ctc_weight * ctc + real_loss
         logged |= {"loss": loss.data, "ctc_loss": ctc.data, "real_loss": real_loss.data}
         denominator = logged["nsentences"] if self.sentence_avg else transcript["ntokens"]
@@ -111,9 +111,10 @@ class CTCMultiLoss(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log the parts, in bits a token."""
+        """Log the parts, in bits a token, and how many utterances are too short for CTC."""
         JointCrossEntropyCTCCriterion.reduce_metrics(logging_outputs)
         log_parts(logging_outputs, ("ctc_loss", "real_loss"))
+        log_too_short(logging_outputs, "ctc_too_short", "transcripts")
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

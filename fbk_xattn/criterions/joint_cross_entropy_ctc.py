@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from argparse import ArgumentParser
 from typing import Any
 
-import torch
 from fairseq.criterions import register_criterion
-from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
-from torch.nn import functional
 
+from fbk_xattn.criterions.ctc import count_unalignable, ctc_loss
+from fbk_xattn.criterions.logged import log_parts, log_too_short
 from fbk_xattn.criterions.smoothed_cross_entropy import NetOutput, SmoothedCrossEntropy
 from fbk_xattn.models.conformer import CTC_BLANK
-
-
-def ctc_loss(
-    logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int
-) -> Tensor:
-    """Return the CTC loss (natural log), summed over the batch.
-
-    Args:
-        logits: ``(T', B, V + 1)``.
-        lengths: ``(B,)`` encoder steps of each utterance.
-        targets: ``(B, U)`` padded token indices.
-        target_lengths: ``(B,)``.
-        blank: Index of the blank.
-
-    Returns:
-        Scalar. An utterance shorter than its target adds 0 (it has no alignment).
-    """
-    log_probs = functional.log_softmax(logits.float(), dim=-1)
-    return functional.ctc_loss(
-        log_probs, targets, lengths, target_lengths, blank, reduction="sum", zero_infinity=True
-    )
 
 
 @register_criterion("joint_cross_entropy_ctc")
@@ -112,34 +89,39 @@ class JointCrossEntropyCTCCriterion(SmoothedCrossEntropy):
             "primary_loss": primary.data,
             "auxiliary_loss": auxiliary.data,
         }
+        if model.training:
+            targets = self.auxiliary_targets(net_output, sample)
+            logged["auxiliary_too_short"] = count_unalignable(*targets)
         return loss, sample_size, logged
+
+    def auxiliary_targets(
+        self, net_output: NetOutput, sample: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``(B,)`` encoder steps, ``(B, U)`` targets and their ``(B,)`` lengths.
+
+        They are target texts without language tag and eos.
+        """
+        return (
+            net_output[1]["encoder_out"]["src_lengths"][0],
+            sample["target"][:, self.ignore_prefix_size :],
+            sample["target_lengths"] - self.ignore_prefix_size - 1,
+        )
 
     def auxiliary_loss(
         self, model: BaseFairseqModel, net_output: NetOutput, sample: dict[str, Any]
     ) -> Tensor:
-        """Return the CTC loss over target texts, without language tag and eos."""
+        """Return the CTC loss over target texts."""
         encoder_out = net_output[1]["encoder_out"]
         logits = model.auxiliary_logits(encoder_out, sample["net_input"]["prev_output_tokens"])
         return ctc_loss(
             logits.transpose(0, 1),
-            encoder_out["src_lengths"][0],
-            sample["target"][:, self.ignore_prefix_size :],
-            sample["target_lengths"] - self.ignore_prefix_size - 1,
+            *self.auxiliary_targets(net_output, sample),
             self.target_dictionary.index(CTC_BLANK),
         )
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log the parts, in bits a token."""
+        """Log the parts, in bits a token, and how many utterances are too short for CTC."""
         super().reduce_metrics(logging_outputs)
         log_parts(logging_outputs, ("primary_loss", "auxiliary_loss"))
-
-
-def log_parts(logging_outputs: list[dict[str, Any]], names: tuple[str, ...]) -> None:
-    """Log summed losses in bits a token (``sample_size``), those that were computed."""
-    sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
-    for name in names:
-        if not any(name in log for log in logging_outputs):
-            continue
-        total = torch.as_tensor(sum(log.get(name, 0) for log in logging_outputs)).item()
-        metrics.log_scalar(name, total / sample_size / math.log(2), sample_size, round=3)
+        log_too_short(logging_outputs, "auxiliary_too_short", "target texts")

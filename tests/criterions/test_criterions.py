@@ -11,8 +11,9 @@ from fairseq.logging import metrics
 from golden import published
 from torch.nn import functional
 
+from fbk_xattn.criterions.ctc import ctc_loss
 from fbk_xattn.criterions.ctc_multi_loss import CTCMultiLoss
-from fbk_xattn.criterions.joint_cross_entropy_ctc import JointCrossEntropyCTCCriterion, ctc_loss
+from fbk_xattn.criterions.joint_cross_entropy_ctc import JointCrossEntropyCTCCriterion
 from fbk_xattn.errors import InputError
 
 JOINT, SMOOTHED = "joint_cross_entropy_ctc", "label_smoothed_cross_entropy"
