@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.models.conformer_encoder import ConformerEncoder
-from fbk_xattn.models.masking import zero_padding
-from fbk_xattn.models.relative_attention import linear
+from fbk_xattn.models.projection import VocabularyProjection
+
+logger = logging.getLogger(__name__)
 
 CTC_BLANK = "<ctc_blank>"
 
@@ -79,7 +82,8 @@ class ConformerModel(S2TTransformerModel):
         add(
             "--batch-unsafe-relative-shift",
             action="store_true",
-            help="refused: results would depend on the padding of the batch",
+            help="ignored with a warning: results would depend on the padding of the batch "
+            "(accepted for published recipes and checkpoints)",
         )
         add(
             "--ctc-compress-strategy",
@@ -99,7 +103,7 @@ class ConformerModel(S2TTransformerModel):
             InputError: An option of the published system that is not supported.
         """
         conformer_base(args)
-        refuse_unsupported(args)
+        check_published_options(args)
         embedding = Embedding(
             len(task.target_dictionary), args.decoder_embed_dim, task.target_dictionary.pad()
         )
@@ -148,7 +152,7 @@ class AuxiliaryDecoder(nn.Module):
         """Create the head for ``n_symbols`` target symbols, the blank included."""
         super().__init__()
         self.lang_embed_layernorm = nn.LayerNorm(dim)
-        self.fc = linear(dim, n_symbols)
+        self.fc = VocabularyProjection(dim, n_symbols)
 
     def forward(self, encoder_out: Tensor, padding: Tensor | None, language: Tensor) -> Tensor:
         """Return logits ``(B, T', V + 1)``, 0 on padding.
@@ -159,7 +163,9 @@ class AuxiliaryDecoder(nn.Module):
             language: ``(B, d)`` embedding of the language tag.
         """
         x = self.lang_embed_layernorm(encoder_out.transpose(0, 1) + language.unsqueeze(1))
-        return zero_padding(self.fc(x), padding)
+        logits: Tensor = self.fc(x)
+        # In place: of the size of the vocabulary, and the projection has no use for its output.
+        return logits if padding is None else logits.masked_fill_(padding.unsqueeze(2), 0.0)
 
 
 @register_model("conformer_joint_ctc")
@@ -195,12 +201,11 @@ class ConformerJointCTCModel(ConformerModel):
         )
 
 
-def refuse_unsupported(args: Namespace) -> None:
-    """Raise for options of the published system that would change results.
+def check_published_options(args: Namespace) -> None:
+    """Refuse or, where it costs nothing, ignore options of the published system.
 
     Raises:
-        InputError: ``--ctc-compress-strategy`` other than ``none``, or
-            ``--batch-unsafe-relative-shift``.
+        InputError: ``--ctc-compress-strategy`` other than ``none``.
     """
     if args.ctc_compress_strategy != "none":
         raise InputError(
@@ -208,8 +213,9 @@ def refuse_unsupported(args: Namespace) -> None:
             "CTC compression is not supported"
         )
     if args.batch_unsafe_relative_shift:
-        raise InputError(
-            "--batch-unsafe-relative-shift is not supported: results would depend on the batch"
+        logger.warning(
+            "--batch-unsafe-relative-shift is ignored: the relative shift is over each utterance's "
+            "own length, so results do not depend on the padding of the batch"
         )
 
 
@@ -235,6 +241,9 @@ def conformer_base(args: Namespace) -> None:
     }
     _set_absent(args, defaults)
     base_architecture(args)
+    # fairseq takes --bf16 for a TPU's. An architecture is the last to see the flags.
+    if getattr(args, "bf16", False) and importlib.util.find_spec("torch_xla") is None:
+        args.tpu = False
 
 
 @register_model_architecture("conformer", "conformer_small")

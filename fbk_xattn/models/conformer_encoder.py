@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from fbk_xattn.errors import InputError
 from fbk_xattn.models.conformer_layer import ConformerLayer, ConformerLayerConfig
 from fbk_xattn.models.masking import length_mask
+from fbk_xattn.models.projection import VocabularyProjection
 from fbk_xattn.models.relative_attention import (
     MAX_STEPS,
     RelativePositions,
-    linear,
     sinusoids,
 )
 from fbk_xattn.models.subsampler import PaddingSafeSubsampler
@@ -77,7 +77,7 @@ class ConformerEncoder(FairseqEncoder):
                     f"--ctc-encoder-layer {self.ctc_encoder_layer}, "
                     f"expected 1 to {args.encoder_layers}"
                 )
-            self.ctc_fc = linear(dim, n_ctc_symbols)
+            self.ctc_fc = VocabularyProjection(dim, n_ctc_symbols)
 
     @property
     def frames_per_step(self) -> int:
@@ -105,7 +105,10 @@ class ConformerEncoder(FairseqEncoder):
             ``src_lengths`` ``(B,)`` in encoder steps, and ``encoder_states``, one ``(T', B, d)`` a
             block if asked for.
         """
-        padded = src_lengths is not None and bool((src_lengths != src_tokens.shape[1]).any())
+        # Training takes the way with padding unseen: a look would wait for the device.
+        padded = src_lengths is not None and (
+            self.training or bool((src_lengths != src_tokens.shape[1]).any())
+        )
         # fairseq leaves features in float32 when it turns the model to half precision.
         features = src_tokens.to(self.subsample.conv_layers[0].weight.dtype)
         x, lengths = self.subsample(features, src_lengths if padded else None)

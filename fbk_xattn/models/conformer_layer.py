@@ -10,11 +10,8 @@ from torch.nn import functional
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.models.masking import zero_padding
-from fbk_xattn.models.relative_attention import (
-    RelativeMultiHeadAttention,
-    RelativePositions,
-    linear,
-)
+from fbk_xattn.models.projection import linear
+from fbk_xattn.models.relative_attention import RelativeMultiHeadAttention, RelativePositions
 
 
 @dataclass(frozen=True)
@@ -118,15 +115,31 @@ class ConvolutionModule(nn.Module):
         self.second_pointwise_conv1d = nn.Conv1d(dim, dim, 1)
         self.dropout = nn.Dropout(config.conv_dropout)
 
-    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
-        """Map ``(B, L, d)`` to ``(B, L, d)``; ``padding`` is ``(B, L)`` or ``None``."""
-        x = self.layernorm(x).transpose(1, 2)
-        x = functional.glu(self.first_pointwise_conv1d(x), dim=1)
-        x = self.depthwise_conv1d(zero_padding(x, padding, time_dim=2))
-        x = self.batchnorm(zero_padding(x, padding, time_dim=2))
-        x = functional.silu(zero_padding(x, padding, time_dim=2))
-        x = self.dropout(self.second_pointwise_conv1d(x))
-        return zero_padding(x, padding, time_dim=2).transpose(1, 2)
+    def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:
+        """Map ``(B, L, d)`` to ``(B, L, d)``.
+
+        The published system zeroes padding twice more, after the batch norm and at the end, where
+        nothing that belongs to an utterance reads it.
+        """
+        x = functional.glu(_pointwise(self.first_pointwise_conv1d, self.layernorm(x)), dim=2)
+        x = self._depthwise(x, positions)
+        x = self.batchnorm(x.flatten(0, 1)).view_as(x)
+        return self.dropout(_pointwise(self.second_pointwise_conv1d, functional.silu(x)))
+
+    def _depthwise(self, x: Tensor, positions: RelativePositions) -> Tensor:
+        """Convolve ``(B, L, d)`` over time, with zeros on padding before and after."""
+        convolution = self.depthwise_conv1d
+        if x.is_cuda:
+            from fbk_xattn.models.cuda.depthwise import CUDADepthwise
+
+            return CUDADepthwise.apply(x, convolution.weight, positions.lengths_or_all(x))
+        x = zero_padding(x, positions.padding).transpose(1, 2)
+        return zero_padding(convolution(x).transpose(1, 2), positions.padding)
+
+
+def _pointwise(convolution: nn.Conv1d, x: Tensor) -> Tensor:
+    """Apply a convolution of kernel size 1 to ``(B, L, C)``, without moving time to the end."""
+    return functional.linear(x, convolution.weight.squeeze(2), convolution.bias)
 
 
 class ConformerLayer(nn.Module):
@@ -144,8 +157,8 @@ class ConformerLayer(nn.Module):
 
     def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:
         """Map ``(B, L, d)`` to ``(B, L, d)``; beyond an utterance's length it is arbitrary."""
-        x = x + self.feed_forward_share * self.first_feed_forward(x)
+        x = torch.add(x, self.first_feed_forward(x), alpha=self.feed_forward_share)
         x = x + self.attention(x, positions)
-        x = x + self.conv_module(x, positions.padding)
-        x = x + self.feed_forward_share * self.second_feed_forward(x)
+        x = x + self.conv_module(x, positions)
+        x = torch.add(x, self.second_feed_forward(x), alpha=self.feed_forward_share)
         return self.layernorm(x)

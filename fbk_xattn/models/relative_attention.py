@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.models.projection import linear
 
 MAX_STEPS = 10_000
 
@@ -32,16 +33,25 @@ class RelativePositions(NamedTuple):
 
     Attributes:
         table: ``(L, d)`` sinusoids of positions 0 to ``L - 1``.
-        shift_index: ``(B, L * L)`` where in the flattened ``(L, L)`` position scores each shifted
-            score comes from, or ``None`` when no utterance is padded.
-        shift_zero: ``(L, L)``, true where the shift brings in a zero column.
-        padding: ``(B, L)``, true on padding, or ``None``.
+        lengths: ``(B,)`` steps of each utterance, or ``None`` when all have ``L``.
+        padding: ``(B, L)``, true on padding, or ``None`` when no utterance is padded. Then, and on
+            CUDA devices, which find them as they go, the following are ``None`` too.
+        source: ``(B, L * L)`` where in the flattened ``(L, L)`` position scores each shifted score
+            comes from.
+        target: ``(B, L * L)`` the inverse: where each position score goes.
+        has_source: ``(L, L)``, 0 where the shift brings in a zero, else 1.
+        has_target: ``(B, L * L)``, false where a position score goes nowhere.
+        mask: ``(B, 1, L)``, minus infinity on padding, else 0.
     """
 
     table: Tensor
-    shift_index: Tensor | None
-    shift_zero: Tensor
-    padding: Tensor | None
+    lengths: Tensor | None = None
+    padding: Tensor | None = None
+    source: Tensor | None = None
+    target: Tensor | None = None
+    has_source: Tensor | None = None
+    has_target: Tensor | None = None
+    mask: Tensor | None = None
 
     @classmethod
     def of(cls, table: Tensor, lengths: Tensor | None, padding: Tensor | None) -> RelativePositions:
@@ -53,26 +63,92 @@ class RelativePositions(NamedTuple):
         ``j = i + 1`` and score ``(i + 1, j - i - 2)`` beyond. ``n`` is the utterance's own length,
         so the result does not depend on the padding.
         """
+        if lengths is None or padding is None or table.is_cuda:
+            return cls(table, lengths, padding)
         size = table.shape[0]
         step = torch.arange(size, device=table.device)
-        i, j = step.unsqueeze(1), step.unsqueeze(0)
-        shift_zero = j == i + 1
-        if lengths is None:
-            return cls(table, None, shift_zero, None)
-        row = torch.where(j <= i, i, i + 1).clamp(max=size - 1)
-        own = lengths.view(-1, 1, 1) - 1 - i + j
-        column = torch.where(j <= i, own, j - i - 2).clamp(0, size - 1)
-        return cls(table, (row * size + column).flatten(1), shift_zero, padding)
+        n, row, column = lengths.view(-1, 1, 1), step.unsqueeze(1), step.unsqueeze(0)
+        near = column <= row
+        source_row = torch.where(near, row, row + 1)
+        source_column = torch.where(near, n - 1 - row + column, column - row - 2)
+        # The other way round: of row r, the last r + 1 scores stay, the others go up one row.
+        stays = column >= n - 1 - row
+        target_row = torch.where(stays, row, row - 1)
+        target_column = torch.where(stays, column - (n - 1) + row, column + row + 1)
+        has_target = (row < n) & (column < n) & (target_row >= 0)
+        return cls(
+            table,
+            lengths,
+            padding,
+            _flat_index(source_row, source_column, size),
+            _flat_index(target_row, target_column, size),
+            (column != row + 1).to(table.dtype),
+            has_target.flatten(1),
+            torch.zeros_like(padding, dtype=table.dtype)
+            .masked_fill(padding, float("-inf"))
+            .unsqueeze(1),
+        )
 
-    def shift(self, scores: Tensor) -> Tensor:
-        """Shift position scores ``(B, H, L, L)``; beyond a length they are arbitrary."""
-        n_utterances, heads, size, _ = scores.shape
-        if self.shift_index is None:
+    def lengths_or_all(self, x: Tensor) -> Tensor:
+        """Return ``(B,)`` steps of the utterances of ``(B, L, ...)``."""
+        if self.lengths is not None:
+            return self.lengths
+        return torch.full((x.shape[0],), x.shape[1], device=x.device)
+
+    def attention_bias(self, scores: Tensor) -> Tensor:
+        """Return shifted position scores, minus infinity on padding.
+
+        Args:
+            scores: ``(H, B, L, L)``, of each query (row) with each position (column).
+
+        Returns:
+            ``(H, B, L, L)``, of each query with each key; rows beyond a length are arbitrary.
+        """
+        heads, n_utterances, size, _ = scores.shape
+        if scores.is_cuda:
+            from fbk_xattn.models.cuda.relative_shift import CUDAShift
+
+            return CUDAShift.apply(scores, self.lengths_or_all(scores[0]))
+        if self.padding is None:
             padded = functional.pad(scores, (1, 0))
-            return padded.view(n_utterances, heads, size + 1, size)[:, :, 1:]
-        index = self.shift_index.unsqueeze(1).expand(-1, heads, -1)
-        shifted = scores.flatten(2).gather(2, index).view_as(scores)
-        return shifted.masked_fill(self.shift_zero, 0.0)
+            return padded.view(heads, n_utterances, size + 1, size)[:, :, 1:]
+        return _ShiftWithPadding.apply(scores, *self[3:])
+
+
+def _flat_index(row: Tensor, column: Tensor, size: int) -> Tensor:
+    """Return ``(B, size * size)`` indices into a flattened ``(size, size)``, kept within it."""
+    index: Tensor = row.clamp(0, size - 1) * size + column.clamp(0, size - 1)
+    return index.flatten(1)
+
+
+class _ShiftWithPadding(torch.autograd.Function):
+    """The relative shift as a gather, in either direction.
+
+    autograd's own way back through a gather adds up atomically, though no score is used twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        source: Tensor,
+        target: Tensor,
+        has_source: Tensor,
+        has_target: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """Shift ``(H, B, L, L)``; the others are of :class:`RelativePositions`."""
+        ctx.save_for_backward(target, has_target)
+        shifted = scores.flatten(2).gather(2, source.expand(scores.shape[0], -1, -1))
+        return torch.addcmul(mask, shifted.view_as(scores), has_source)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Take gradients back to where their scores came from."""
+        target, has_target = ctx.saved_tensors
+        (gradient,) = gradients
+        back = gradient.flatten(2).gather(2, target.expand(gradient.shape[0], -1, -1))
+        return (back * has_target).view_as(gradient), None, None, None, None, None
 
 
 class RelativeMultiHeadAttention(nn.Module):
@@ -114,33 +190,25 @@ class RelativeMultiHeadAttention(nn.Module):
         Returns:
             ``(B, L, d)``; what lies beyond an utterance's length is arbitrary.
         """
-        query = self._split(self.query_proj(x))
-        key = self._split(self.key_proj(x))
-        value = self._split(self.value_proj(x))
-        position = self._split(self.pos_proj(positions.table).unsqueeze(0))
-        scores = torch.matmul(query + self.v_bias.unsqueeze(1), position.transpose(2, 3))
-        bias = positions.shift(scores * self.scale)
-        if positions.padding is not None:
-            bias = bias.masked_fill(positions.padding[:, None, None, :], float("-inf"))
+        projections = (self.query_proj, self.key_proj, self.value_proj)
+        projected = functional.linear(
+            x,
+            torch.cat([projection.weight for projection in projections]),
+            torch.cat([projection.bias for projection in projections]),
+        )
+        query, key, value = projected.unflatten(2, (3, self.heads, -1)).unbind(2)
+        position = self.pos_proj(positions.table) * self.scale
+        # One product for each head, over the steps of all utterances: positions are the same.
+        scores = torch.matmul(
+            (query + self.v_bias).flatten(0, 1).transpose(0, 1),
+            position.unflatten(1, (self.heads, -1)).permute(1, 2, 0),
+        ).unflatten(1, x.shape[:2])
         attended = functional.scaled_dot_product_attention(
-            query + self.u_bias.unsqueeze(1),
-            key,
-            value,
-            attn_mask=bias,
+            (query + self.u_bias).transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=positions.attention_bias(scores).transpose(0, 1),
             dropout_p=self.dropout if self.training else 0.0,
             scale=self.scale,
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
-
-    def _split(self, x: Tensor) -> Tensor:
-        """``(B, L, d)`` to ``(B, H, L, d / H)``."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
-
-def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with Xavier-uniform weights and a zero bias."""
-    layer = nn.Linear(inputs, outputs, bias=bias)
-    nn.init.xavier_uniform_(layer.weight)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer

@@ -37,4 +37,5 @@ class PaddingSafeSubsampler(Conv1dSubsampler):
             x = nn.functional.glu(convolution(zero_padding(x, mask, time_dim=2)), dim=1)
             # Kernel 2p + 1, stride 2, padding p: one output for each even input position.
             lengths = None if lengths is None else (lengths + 1) // 2
-        return x.transpose(1, 2), lengths
+        # All layers after keep the layout of memory that they are given.
+        return x.transpose(1, 2).contiguous(), lengths

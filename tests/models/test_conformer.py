@@ -94,7 +94,6 @@ def test_building_twice_adds_the_blank_once():
     ("options", "message"),
     [
         ({"ctc_compress_strategy": "avg"}, "--ctc-compress-strategy avg, expected none"),
-        ({"batch_unsafe_relative_shift": True}, "--batch-unsafe-relative-shift is not supported"),
         ({"conformer_conv_kernel_size": 8}, "kernel size 8, expected an odd number"),
         ({"conv_kernel_sizes": "5,4"}, "--conv-kernel-sizes 5,4, expected odd numbers"),
         ({"conv_expansion_factor": 3}, "conv expansion factor 3, expected 2"),
@@ -107,6 +106,20 @@ def test_options_that_would_change_results_are_refused(options, message):
     with pytest.raises(InputError) as caught:
         building.build(**options)
     assert message in str(caught.value)
+
+
+def test_unsafe_shift_of_published_recipes_is_ignored_with_a_warning(caplog):
+    """The published checkpoints were trained with it and would not load otherwise."""
+    torch.manual_seed(0)
+    safe = building.build().eval()
+    assert "relative-shift" not in caplog.text
+    model = building.build(batch_unsafe_relative_shift=True).eval()
+    assert "--batch-unsafe-relative-shift is ignored" in caplog.text
+    model.load_state_dict(safe.state_dict())
+    batch = torch.randn(2, 30, 6), torch.tensor([30, 17])
+    assert torch.equal(
+        model.encoder(*batch)["encoder_out"][0], safe.encoder(*batch)["encoder_out"][0]
+    )
 
 
 def test_ctc_layer_is_checked_only_where_there_is_a_head():

@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pangolinn import seq2seq
 
+from fbk_xattn.models.masking import length_mask
+from fbk_xattn.models.relative_attention import RelativePositions, sinusoids
+
 
 @torch.no_grad()
 def outputs(model, features, lengths):
@@ -50,16 +53,44 @@ def test_convolution_module_sees_zeros_on_padding_in_training_too():
     """Batch statistics then do not depend on what attention left on the padding."""
     module = building.build().train().encoder.conformer_layers[0].conv_module
     seen = {}
-    for name in ("depthwise_conv1d", "batchnorm", "second_pointwise_conv1d"):
+    for name in ("depthwise_conv1d", "batchnorm"):
         getattr(module, name).register_forward_pre_hook(
             lambda _, args, name=name: seen.update({name: args[0]})
         )
-    padding = torch.arange(9) >= torch.tensor([[9], [4]])
-    out = module(torch.randn(2, 9, 16), padding)
-    for name, x in {**seen, "output": out.transpose(1, 2)}.items():
-        assert not x[1, :, 4:].any(), name
-        assert x[1, :, :4].any(), name
-    assert len(seen) == 3
+    lengths = torch.tensor([9, 4])
+    positions = RelativePositions.of(sinusoids(9, 16), lengths, length_mask(lengths, 9))
+    module(torch.randn(2, 9, 16), positions)
+    for x in (seen["depthwise_conv1d"].transpose(1, 2), seen["batchnorm"].view(2, 9, 16)):
+        assert not x[1, 4:].any()
+        assert x[1, :4].any()
+
+
+def test_what_lies_on_padding_changes_no_gradient():
+    """Nothing that belongs to an utterance reads padding, forwards or backwards."""
+    model = building.build(
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        conformer_feedforward_dropout=0.0,
+        conformer_attention_dropout=0.0,
+        conformer_conv_dropout=0.0,
+    ).double()
+    lengths, tokens = torch.tensor([40, 17, 4]), torch.randint(4, 20, (3, 5))
+    features = torch.randn(3, 40, 6).double()
+    gradients = []
+    for noise in (0.0, 100.0):
+        padding = torch.arange(40) >= lengths.unsqueeze(1)
+        noisy = features + noise * padding.unsqueeze(2) * torch.randn(3, 40, 6)
+        logits, extra = model(noisy, lengths, tokens)
+        steps = extra["encoder_out"]["src_lengths"][0]
+        valid = torch.arange(int(steps.max())) < steps.unsqueeze(1)
+        ctc = model.encoder.ctc_logits(extra["encoder_out"]).transpose(0, 1)[valid]
+        auxiliary = model.auxiliary_logits(extra["encoder_out"], tokens)[valid]
+        model.zero_grad()
+        sum(x.log_softmax(-1)[..., 5].sum() for x in (logits, ctc, auxiliary)).backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
 @pytest.mark.parametrize("kernels", ["5,5", "3,3", "7,3,5"])

@@ -23,21 +23,40 @@ def naive_shift(scores):
 def test_shift_is_that_of_each_utterance_alone(lengths, extra):
     """``extra`` steps of padding beyond the longest; lengths all equal take the short way."""
     size = max(lengths) + extra
-    scores = torch.randn(len(lengths), 3, size, size)
+    scores = torch.randn(3, len(lengths), size, size)
     table = sinusoids(size, 4)
     tensor = torch.tensor(lengths)
     positions = RelativePositions.of(table, tensor, length_mask(tensor, size))
-    shifted = positions.shift(scores)
+    shifted = positions.attention_bias(scores)
     for i, n in enumerate(lengths):
-        assert torch.equal(shifted[i, :, :n, :n], naive_shift(scores[i, :, :n, :n]))
+        assert torch.equal(shifted[:, i, :n, :n], naive_shift(scores[:, i, :n, :n]))
+        assert torch.isneginf(shifted[:, i, :, n:]).all()
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(0, 2))
+def test_shift_takes_gradients_back_to_where_scores_came_from(lengths, extra):
+    size = max(lengths) + extra
+    table, tensor = sinusoids(size, 4).double(), torch.tensor(lengths)
+    positions = RelativePositions.of(table, tensor, length_mask(tensor, size))
+    scores = torch.randn(2, len(lengths), size, size, dtype=torch.double, requires_grad=True)
+    weights = torch.randn_like(scores)
+    # What lies beyond a length gets no gradient from attention.
+    for i, n in enumerate(lengths):
+        weights[:, i, n:] = weights[:, i, :, n:] = 0
+    total = torch.zeros(())
+    for i, n in enumerate(lengths):
+        total = total + (naive_shift(scores[:, i, :n, :n]) * weights[:, i, :n, :n]).sum()
+    (expected,) = torch.autograd.grad(total, scores)
+    (gradient,) = torch.autograd.grad(positions.attention_bias(scores), scores, weights)
+    assert torch.equal(gradient, expected)
 
 
 @given(st.integers(1, 12))
 def test_shift_without_padding_is_the_plain_one(size):
-    scores = torch.randn(2, 3, size, size)
-    shifted = RelativePositions.of(sinusoids(size, 4), None, None).shift(scores)
+    scores = torch.randn(3, 2, size, size)
+    shifted = RelativePositions.of(sinusoids(size, 4), None, None).attention_bias(scores)
     for i in range(2):
-        assert torch.equal(shifted[i], naive_shift(scores[i]))
+        assert torch.equal(shifted[:, i], naive_shift(scores[:, i]))
 
 
 def test_positions_are_sines_and_cosines():

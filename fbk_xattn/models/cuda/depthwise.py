@@ -1,0 +1,153 @@
+"""The depthwise convolution, at half precision several times as fast as torch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _convolve(
+    x,
+    weight,
+    result,
+    lengths,
+    size,
+    dim,
+    weight_step,
+    first_tap,
+    KERNEL: tl.constexpr,
+    STEPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Some steps of some channels of one utterance."""
+    utterance = tl.program_id(2).to(tl.int64)
+    n = tl.load(lengths + utterance).to(tl.int32)
+    step = tl.program_id(0) * STEPS + tl.arange(0, STEPS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    start = utterance * size * dim
+    total = tl.zeros((STEPS, CHANNELS), dtype=tl.float32)
+    for tap in range(KERNEL):
+        source = step + tap - KERNEL // 2
+        inside = (source >= 0) & (source < n)
+        values = tl.load(
+            x + start + source[:, None] * dim + channel[None, :],
+            mask=inside[:, None] & (channel < dim)[None, :],
+            other=0.0,
+        )
+        factor = tl.load(
+            weight + channel * KERNEL + first_tap + tap * weight_step, mask=channel < dim, other=0.0
+        )
+        total += values.to(tl.float32) * factor.to(tl.float32)[None, :]
+    total = tl.where((step < n)[:, None], total, 0.0)
+    tl.store(
+        result + start + step[:, None] * dim + channel[None, :],
+        total,
+        mask=(step < size)[:, None] & (channel < dim)[None, :],
+    )
+
+
+@triton.jit
+def _convolve_back_to_weight(
+    x,
+    gradient,
+    by_weight,
+    lengths,
+    size,
+    dim,
+    KERNEL: tl.constexpr,
+    STEPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """What one utterance adds to the gradient by the weights of some channels."""
+    utterance = tl.program_id(1).to(tl.int64)
+    n = tl.load(lengths + utterance).to(tl.int32)
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    start = utterance * size * dim
+    for tap in range(KERNEL):
+        total = tl.zeros((STEPS, CHANNELS), dtype=tl.float32)
+        for first in range(0, n, STEPS):
+            step = first + tl.arange(0, STEPS)
+            source = step + tap - KERNEL // 2
+            both = ((step < n) & (source >= 0) & (source < n))[:, None] & (channel < dim)[None, :]
+            values = tl.load(
+                x + start + source[:, None] * dim + channel[None, :], mask=both, other=0.0
+            )
+            upstream = tl.load(
+                gradient + start + step[:, None] * dim + channel[None, :], mask=both, other=0.0
+            )
+            total += values.to(tl.float32) * upstream.to(tl.float32)
+        tl.store(
+            by_weight + (utterance * KERNEL + tap) * dim + channel,
+            tl.sum(total, axis=0),
+            mask=channel < dim,
+        )
+
+
+class CUDADepthwise(torch.autograd.Function):
+    """Depthwise convolution over time that reads and gives zeros beyond each length."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, lengths: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            ctx: Of autograd.
+            x: ``(B, L, d)``.
+            weight: ``(d, 1, K)`` of a ``Conv1d``, ``K`` odd.
+            lengths: ``(B,)`` steps of each utterance.
+
+        Returns:
+            ``(B, L, d)``.
+        """
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight, lengths)
+        return _depthwise(x, weight, lengths, flipped=False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Convolve the gradient with the kernel turned round; correlate it with the input."""
+        x, weight, lengths = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        n_utterances, size, dim = x.shape
+        kernel = weight.shape[2]
+        by_weight = x.new_empty(n_utterances, kernel, dim, dtype=torch.float32)
+        channels = 32
+        _convolve_back_to_weight[(triton.cdiv(dim, channels), n_utterances)](
+            x,
+            gradient,
+            by_weight,
+            lengths,
+            size,
+            dim,
+            KERNEL=kernel,
+            STEPS=64,
+            CHANNELS=channels,
+        )
+        by_weight = by_weight.sum(dim=0).t().unsqueeze(1).to(weight.dtype)
+        return _depthwise(gradient, weight, lengths, flipped=True), by_weight, None
+
+
+def _depthwise(x: Tensor, weight: Tensor, lengths: Tensor, flipped: bool) -> Tensor:
+    n_utterances, size, dim = x.shape
+    kernel = weight.shape[2]
+    steps, channels = 32, 64
+    result = torch.empty_like(x)
+    _convolve[(triton.cdiv(size, steps), triton.cdiv(dim, channels), n_utterances)](
+        x,
+        weight.contiguous(),
+        result,
+        lengths,
+        size,
+        dim,
+        -1 if flipped else 1,
+        kernel - 1 if flipped else 0,
+        KERNEL=kernel,
+        STEPS=steps,
+        CHANNELS=channels,
+    )
+    return result

@@ -1,0 +1,159 @@
+"""What is computed otherwise on CUDA devices, against the CPU; skipped where there is none."""
+
+import copy
+
+import building
+import pytest
+import torch
+from torch.nn import functional
+
+from fbk_xattn.criterions.ctc import ctc_loss
+from fbk_xattn.models.masking import length_mask, zero_padding
+from fbk_xattn.models.projection import VocabularyProjection
+from fbk_xattn.models.relative_attention import RelativePositions, sinusoids
+
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+
+from fbk_xattn.models.cuda.depthwise import CUDADepthwise
+
+NO_DROPOUT = {
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "conformer_feedforward_dropout": 0.0,
+    "conformer_attention_dropout": 0.0,
+    "conformer_conv_dropout": 0.0,
+}
+SIZES = {"encoder_embed_dim": 64, "decoder_embed_dim": 64, "encoder_attention_heads": 4}
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """Leave no product to TF32, which has 10 bits of mantissa."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("lengths", [[7, 7], [5, 3, 1], [40, 33, 2], [250, 249, 1, 128]])
+@pytest.mark.parametrize("extra", [0, 3])
+def test_shift_is_that_of_the_cpu(lengths, extra):
+    size, tensor = max(lengths) + extra, torch.tensor(lengths)
+    scores = torch.randn(2, len(lengths), size, size)
+    weights = torch.randn_like(scores)
+    for i, n in enumerate(lengths):
+        weights[:, i, n:] = weights[:, i, :, n:] = 0
+    results = []
+    for device in ("cpu", "cuda"):
+        table, steps = sinusoids(size, 4).to(device), tensor.to(device)
+        positions = RelativePositions.of(table, steps, length_mask(steps, size))
+        own = scores.to(device).requires_grad_()
+        bias = positions.attention_bias(own)
+        (gradient,) = torch.autograd.grad(bias, own, weights.to(device))
+        results.append((bias.detach().cpu(), gradient.cpu()))
+    for i, n in enumerate(lengths):
+        assert torch.equal(results[0][0][:, i, :n], results[1][0][:, i, :n])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_shift_without_lengths_takes_all_steps():
+    scores = torch.randn(2, 3, 9, 9)
+    expected = RelativePositions.of(sinusoids(9, 4), None, None).attention_bias(scores)
+    positions = RelativePositions.of(sinusoids(9, 4).cuda(), None, None)
+    assert torch.equal(positions.attention_bias(scores.cuda()).cpu(), expected)
+
+
+@pytest.mark.parametrize("lengths", [[7, 7], [5, 3, 1], [130, 33, 2]])
+@pytest.mark.parametrize("kernel", [1, 7, 31])
+@pytest.mark.parametrize("dim", [16, 100])
+def test_depthwise_convolution_is_that_of_the_cpu(lengths, kernel, dim):
+    tensor = torch.tensor(lengths)
+    mask = length_mask(tensor, max(lengths) + 2)
+    weight = torch.randn(dim, 1, kernel, requires_grad=True)
+    x, upstream = torch.randn(2, len(lengths), max(lengths) + 2, dim).unbind()
+    x.requires_grad_()
+    padded = zero_padding(x, mask).transpose(1, 2)
+    convolved = functional.conv1d(padded, weight, padding=kernel // 2, groups=dim)
+    expected = zero_padding(convolved.transpose(1, 2), mask)
+    by_expected = torch.autograd.grad(expected, (x, weight), upstream)
+    on_device = [t.detach().cuda().requires_grad_() for t in (x, weight)]
+    result = CUDADepthwise.apply(*on_device, tensor.cuda())
+    by_result = torch.autograd.grad(result, on_device, upstream.cuda())
+    torch.testing.assert_close(result.cpu(), expected, atol=1e-5, rtol=1e-5)
+    for gradient, by_cpu in zip(by_result, by_expected, strict=True):
+        torch.testing.assert_close(gradient.cpu(), by_cpu, atol=1e-4, rtol=1e-4)
+
+
+def losses(model, features, lengths, tokens):
+    """Return a loss of every head, and its gradients."""
+    device = next(model.parameters()).device
+    features, lengths, tokens = features.to(device), lengths.to(device), tokens.to(device)
+    logits, extra = model(features.to(next(model.parameters()).dtype), lengths, tokens)
+    out = extra["encoder_out"]
+    heads = model.encoder.ctc_logits(out), model.auxiliary_logits(out, tokens).transpose(0, 1)
+    target_lengths = torch.full_like(lengths, 3)
+    loss = -logits.float().log_softmax(-1)[..., 5].sum()
+    for head in heads:
+        loss = loss + ctc_loss(head, out["src_lengths"][0], tokens, target_lengths, blank=19)
+    model.zero_grad()
+    loss.backward()
+    return loss.item(), {n: p.grad.float().cpu() for n, p in model.named_parameters()}
+
+
+def batch():
+    torch.manual_seed(1)
+    return torch.randn(3, 61, 6), torch.tensor([61, 40, 17]), torch.randint(4, 18, (3, 5))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_losses_and_gradients_are_those_of_the_cpu(train):
+    torch.manual_seed(0)
+    model = building.build(**NO_DROPOUT, **SIZES).train(train)
+    reference = building.build(**NO_DROPOUT, **SIZES).train(train)
+    reference.load_state_dict(model.state_dict())
+    expected, by_expected = losses(reference, *batch())
+    loss, by_loss = losses(model.cuda(), *batch())
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, gradient in by_expected.items():
+        torch.testing.assert_close(by_loss[name], gradient, atol=2e-4, rtol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_single_precision(dtype):
+    torch.manual_seed(0)
+    model = building.build(**NO_DROPOUT, **SIZES).cuda()
+    expected, by_expected = losses(model, *batch())
+    loss, by_loss = losses(copy.deepcopy(model).to(dtype), *batch())
+    assert loss == pytest.approx(expected, rel=0.02)
+    alike = [
+        torch.cosine_similarity(by_loss[n].flatten(), g.flatten(), dim=0).item()
+        for n, g in by_expected.items()
+        # The bias of a key has no gradient but rounding.
+        if not n.endswith(("key_proj.bias", "k_proj.bias"))
+    ]
+    assert min(alike) > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_padding_changes_nothing(dtype):
+    torch.manual_seed(0)
+    model = building.build(**SIZES).cuda().eval().to(dtype)
+    features, lengths, _ = batch()
+    features = features.cuda().to(dtype)
+    tolerance = {"atol": 5e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0}
+    together = model.encoder(features, lengths.cuda())["encoder_out"][0]
+    for row, n in enumerate(lengths.tolist()):
+        alone = model.encoder(features[row : row + 1, :n], None)["encoder_out"][0]
+        torch.testing.assert_close(together[: len(alone), row], alone[:, 0], **tolerance)
+
+
+def test_projection_onto_an_odd_vocabulary_has_its_size():
+    torch.manual_seed(0)
+    projection = VocabularyProjection(64, 301).cuda()
+    x = torch.randn(5, 7, 64).cuda()
+    expected = projection(x)
+    logits = projection.bfloat16()(x.bfloat16())
+    assert logits.shape == (5, 7, 301)
+    torch.testing.assert_close(logits.float(), expected, atol=0.05, rtol=0.02)
