@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# Encoder steps whose log-softmax over the vocabulary is held at a time, in single precision.
+_STEPS_AT_ONCE = 64
+
 
 def ctc_loss(
     logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int
@@ -75,7 +78,10 @@ class _CTCLoss(torch.autograd.Function):
         """
         dtype = torch.promote_types(logits.dtype, torch.float32)
         columns = columns.unsqueeze(0).expand(logits.shape[0], -1, -1)
-        log_probs = functional.log_softmax(logits, dim=-1, dtype=dtype).gather(2, columns)
+        parts = zip(logits.split(_STEPS_AT_ONCE), columns.split(_STEPS_AT_ONCE), strict=True)
+        log_probs = torch.cat(
+            [functional.log_softmax(x, -1, dtype=dtype).gather(2, own) for x, own in parts]
+        )
         with torch.enable_grad():
             log_probs.requires_grad_()
             losses = functional.ctc_loss(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         tokenizers: dict[str, Any],
         collect_failures: bool = False,
         transcripts_as_targets: bool = False,
+        seed: int = 1,
     ) -> None:
         """Create the dataset.
 
@@ -66,6 +68,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
             collect_failures: Whether an utterance that cannot be loaded is reported in its batch
                 (``batch["failures"]``) instead of raised.
             transcripts_as_targets: Whether batches also hold transcripts in the form of targets.
+            seed: Of the training transforms.
 
         Raises:
             InputError: An utterance's language has no tag in the vocabulary.
@@ -75,6 +78,8 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         self.bpe_src = tokenizers["bpe_src"]
         self.collect_failures = collect_failures
         self.transcripts_as_targets = transcripts_as_targets
+        self.seed = seed
+        self.epoch = 1
         super().__init__(
             split,
             is_train_split,
@@ -140,13 +145,30 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
     def _get_source_audio(self, index: int) -> Tensor:
         """Return the features ``(T, F)`` after the transforms of the data config.
 
+        What the transforms draw (SpecAugment) is a function of seed, epoch and utterance.
+
         Replaces fairseq's loader, which needs torchaudio for every audio file.
         """
         n_bins = self.cfg.input_feat_per_channel * self.cfg.input_channels
         features = load_features(self.audio_paths[index], n_bins)
         if self.feature_transforms is not None:
-            features = self.feature_transforms(features)
+            # fairseq's transforms draw from numpy's global state, which no checkpoint holds: a
+            # seed of its own gives an utterance the same draws after an interruption.
+            utterance = zlib.crc32(self.ids[index].encode())
+            seeds = np.random.SeedSequence((self.seed, self.epoch, utterance))
+            with data_utils.numpy_seed(int(seeds.generate_state(1)[0])):
+                features = self.feature_transforms(features)
         return torch.from_numpy(features).float()
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """Whether loading depends on the epoch for nothing."""
+        return not self.is_train_split
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take other draws than in the epoch before."""
+        super().set_epoch(epoch)
+        self.epoch = epoch
 
     def batch_by_size(
         self,

@@ -181,6 +181,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             },
             collect_failures=self.generating,
             transcripts_as_targets=self.transcripts_as_targets and not self.generating,
+            seed=getattr(self.args, "seed", 1),
         )
 
     def filter_indices_by_size(
