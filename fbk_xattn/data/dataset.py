@@ -79,7 +79,8 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         self.collect_failures = collect_failures
         self.transcripts_as_targets = transcripts_as_targets
         self.seed = seed
-        self.epoch = 1
+        # Shared with the processes that load data, which live for all of the training.
+        self.epoch = torch.ones((), dtype=torch.long).share_memory_()
         super().__init__(
             split,
             is_train_split,
@@ -155,20 +156,15 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
             # fairseq's transforms draw from numpy's global state, which no checkpoint holds: a
             # seed of its own gives an utterance the same draws after an interruption.
             utterance = zlib.crc32(self.ids[index].encode())
-            seeds = np.random.SeedSequence((self.seed, self.epoch, utterance))
+            seeds = np.random.SeedSequence((self.seed, int(self.epoch), utterance))
             with data_utils.numpy_seed(int(seeds.generate_state(1)[0])):
                 features = self.feature_transforms(features)
         return torch.from_numpy(features).float()
 
-    @property
-    def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Whether loading depends on the epoch for nothing."""
-        return not self.is_train_split
-
     def set_epoch(self, epoch: int) -> None:
         """Take other draws than in the epoch before."""
         super().set_epoch(epoch)
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def batch_by_size(
         self,

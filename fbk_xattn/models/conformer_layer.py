@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.models.batch_norm import SynchronisedBatchNorm
 from fbk_xattn.models.masking import zero_padding
 from fbk_xattn.models.projection import linear
 from fbk_xattn.models.relative_attention import RelativeMultiHeadAttention, RelativePositions
@@ -109,9 +110,8 @@ class ConvolutionModule(nn.Module):
             groups=dim,
             bias=False,
         )
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        synchronise = config.synchronise_batch_norm and distributed and torch.cuda.is_available()
-        self.batchnorm = nn.SyncBatchNorm(dim) if synchronise else nn.BatchNorm1d(dim)
+        batch_norm = SynchronisedBatchNorm if config.synchronise_batch_norm else nn.BatchNorm1d
+        self.batchnorm = batch_norm(dim)
         self.second_pointwise_conv1d = nn.Conv1d(dim, dim, 1)
         self.dropout = nn.Dropout(config.conv_dropout)
 

@@ -97,10 +97,52 @@ def test_training_augments_and_evaluation_does_not(make):
         "specaugment": {"freq_mask_F": 27, "freq_mask_N": 2, "mask_value": 0.0},
     }
     evaluation, training = make(*THREE, **keys), make(*THREE, **keys, train=True)
-    np.random.seed(3)  # noqa: NPY002 - fairseq draws its masks from it
     zero_bins = [(d[1].source == 0).all(dim=0).sum().item() for d in (evaluation, training)]
     assert zero_bins[0] == 0
     assert zero_bins[1] > 0
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_utterance(make):
+    keys = {
+        "feature_transforms": {"*": ["specaugment"]},
+        "specaugment": {"freq_mask_F": 27, "freq_mask_N": 2, "mask_value": 0.0},
+        "train": True,
+    }
+
+    def masks(dataset, index=1):
+        return (dataset[index].source == 0).numpy()
+
+    dataset = make(*THREE, **keys)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - what fairseq's transforms draw from
+    first = masks(dataset)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.random.seed(3)  # noqa: NPY002
+    assert np.array_equal(masks(dataset), first)
+    others = [(dataset.set_epoch(epoch), masks(dataset))[1] for epoch in range(2, 8)]
+    assert sum(np.array_equal(other, first) for other in others) < len(others)
+    dataset.set_epoch(1)
+    assert np.array_equal(masks(dataset), first)
+    assert not np.array_equal(masks(dataset, 0)[0], masks(dataset, 2)[0])
+    dataset.seed = 2
+    assert not np.array_equal(masks(dataset), first)
+
+
+def test_processes_that_load_data_see_the_epoch(make):
+    """fairseq keeps them for all of the training, with the dataset as it was at its beginning."""
+    keys = {
+        "feature_transforms": {"*": ["specaugment"]},
+        "specaugment": {"freq_mask_F": 27, "freq_mask_N": 2, "mask_value": 0.0},
+        "train": True,
+    }
+    dataset = make(*THREE, **keys)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=3, collate_fn=list, num_workers=1, persistent_workers=True
+    )
+    for epoch in (1, 2):
+        dataset.set_epoch(epoch)
+        (items,) = list(loader)
+        for item in items:
+            assert torch.equal(item.source, dataset[item.index].source)
 
 
 def test_transcript_has_a_subword_model_of_its_own(make):

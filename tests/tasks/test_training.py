@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 import torch
-import yaml
 from fairseq_runs import run_train
 
 from fbk_xattn.checkpoints import load_checkpoint
@@ -40,22 +39,6 @@ def test_an_utterance_that_cannot_be_read_stops_training_and_is_named(data, tmp_
     write_manifest(folder / "train.tsv", rows)
     with pytest.raises(InputError, match=r"train, utterance 'train/3': .*gone.npy: no such file"):
         run_train(folder, tmp_path / "checkpoints")
-
-
-def test_interrupted_training_goes_on_as_if_it_had_not_been(data, tmp_path):
-    # Without SpecAugment, whose draws fairseq does not restore.
-    folder = tmp_path / "data"
-    shutil.copytree(data, folder)
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["feature_transforms"] = {"*": ["utterance_cmvn"]}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run_train(folder, whole, "--max-update", "6")
-    run_train(folder, parts, "--max-update", "3")
-    run_train(folder, parts, "--max-update", "6")
-    one, two = (load_checkpoint(f / "checkpoint_last.pt")["model"] for f in (whole, parts))
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=1e-5, atol=1e-6)
 
 
 def test_a_second_stage_starts_from_the_weights_of_the_first(data, checkpoint, tmp_path):
