@@ -11,6 +11,7 @@ from fairseq.logging import metrics
 from golden import published
 from torch.nn import functional
 
+from fbk_xattn.criterions import logged as logged_values
 from fbk_xattn.criterions.ctc import ctc_loss
 from fbk_xattn.criterions.ctc_multi_loss import CTCMultiLoss
 from fbk_xattn.criterions.joint_cross_entropy_ctc import JointCrossEntropyCTCCriterion
@@ -312,3 +313,31 @@ def test_logs_of_workers_may_be_summed(kind):
 def test_nothing_is_random_in_evaluation():
     assert compute() == compute()
     assert np.isfinite(compute()[0])
+
+
+def test_utterances_too_short_for_ctc_are_counted_in_training(caplog, monkeypatch):
+    """Their CTC loss is 0, not infinite, and a warning says so once."""
+    monkeypatch.setattr(logged_values, "_warned", set())
+    model = copy.deepcopy(published.load()[0])
+    sample = published.batch(0, 1, 2)
+    n_steps = int(model.encoder(**encoder_input(sample))["src_lengths"][0].max())
+    long = torch.randint(5, 100, (3, n_steps + 2))
+    long[:, -1] = EOS
+    lengths = torch.full((3,), n_steps + 2)
+    sample["transcript"] = {**sample["transcript"], "target": long, "target_lengths": lengths}
+    _, _, logged = criterion().train()(model.train(), sample)
+    assert logged["ctc_loss"] == 0
+    assert logged["ctc_too_short"] == 3
+    assert logged["auxiliary_too_short"] == 0
+    for _ in range(2):
+        with metrics.aggregate(new_root=True) as meters:
+            CTCMultiLoss.reduce_metrics([logged, logged])
+    assert meters["ctc_too_short"].sum == 6
+    assert meters["auxiliary_too_short"].sum == 0
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("6 of the transcripts of this update are longer")
+    assert "ctc_too_short" not in criterion()(model.eval(), sample)[2]
+
+
+def encoder_input(sample):
+    return {key: sample["net_input"][key] for key in ("src_tokens", "src_lengths")}
