@@ -85,7 +85,7 @@ def _reason(error: Exception) -> str:
     if refused:
         return f"it holds {refused[1]}, expected tensors and flags only"
     detail = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    return [*detail.strip().splitlines(), type(error).__name__][0]
+    return f"damaged or cut short: {[*detail.strip().splitlines(), type(error).__name__][0]}"
 
 
 # How fairseq names the checkpoints of the ends of epochs, and those of every so many updates.

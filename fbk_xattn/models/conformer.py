@@ -100,10 +100,16 @@ class ConformerModel(S2TTransformerModel):
             task: With ``target_dictionary`` and, for the CTC head, ``transcript_dictionary``.
 
         Raises:
-            InputError: An option of the published system that is not supported.
+            InputError: An option of the published system that is not supported, or a size out of
+                its range.
         """
         conformer_base(args)
         check_published_options(args)
+        if args.decoder_embed_dim % args.decoder_attention_heads:
+            raise InputError(
+                f"--decoder-attention-heads {args.decoder_attention_heads}: expected a divisor of "
+                f"--decoder-embed-dim {args.decoder_embed_dim}"
+            )
         embedding = Embedding(
             len(task.target_dictionary), args.decoder_embed_dim, task.target_dictionary.pad()
         )

@@ -51,10 +51,12 @@ class ConformerLayerConfig:
             InputError: A size is out of its range.
         """
         if self.kernel_size % 2 == 0:
-            raise InputError(f"depthwise kernel size {self.kernel_size}, expected an odd number")
+            raise InputError(
+                f"--conformer-conv-kernel-size {self.kernel_size}, expected an odd number"
+            )
         if self.conv_expansion != 2:
             raise InputError(
-                f"conv expansion factor {self.conv_expansion}, expected 2 (for the GLU)"
+                f"--conv-expansion-factor {self.conv_expansion}, expected 2 (for the GLU)"
             )
 
 

@@ -166,7 +166,10 @@ class RelativeMultiHeadAttention(nn.Module):
         """
         super().__init__()
         if dim % heads:
-            raise InputError(f"encoder dimension {dim} is not a multiple of {heads} heads")
+            raise InputError(
+                f"--encoder-attention-heads {heads}: expected a divisor of "
+                f"--encoder-embed-dim {dim}"
+            )
         self.heads = heads
         self.dropout = dropout
         self.scale = 1.0 / math.sqrt(dim)

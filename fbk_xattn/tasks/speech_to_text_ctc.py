@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import ConcatDataset, Dictionary, FairseqDataset, ResamplingDataset, encoders
+from fairseq.criterions import FairseqCriterion
+from fairseq.data import Dictionary, FairseqDataset, ResamplingDataset, encoders
 from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator
 from fairseq.models import BaseFairseqModel, FairseqEncoderDecoderModel
 from fairseq.tasks import register_task
@@ -28,6 +29,9 @@ from fbk_xattn.tasks.accounting import Account, AccountedIterator
 from fbk_xattn.tasks.attribution_run import AttributionRun, provenance, sha256
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 from fbk_xattn.tasks.sharding import Shard, launched_shard
+from fbk_xattn.tasks.training_lengths import LengthFilter, ResampledSplits, add_training_args
+from fbk_xattn.tasks.training_losses import check_ignored_prefix, fit_model_to_criterion
+from fbk_xattn.tasks.training_start import check_starting_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,8 @@ DECODING_FLAGS = (
     "no_repeat_ngram_size", "prefix_size", "sampling", "sampling_topk", "sampling_topp",
     "diverse_beam_groups", "diverse_beam_strength", "diversity_rate", "match_source_len", "fp16",
 )  # fmt: skip
+
+OWN_DATASETS = (SpeechToTextCTCDataset, ResampledSplits)
 
 
 @register_task("speech_to_text_ctc")
@@ -48,8 +54,9 @@ class SpeechToTextCTCTask(SpeechToTextTask):
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
-        """Add fairseq's flags and those that ask for explanations."""
+        """Add fairseq's flags, those of training and those that ask for explanations."""
         super().add_args(parser)
+        add_training_args(parser)
         add_explanation_args(parser)
 
     @classmethod
@@ -87,6 +94,8 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         self.generating = hasattr(args, "beam") and not hasattr(args, "buffer_size")
         self.options = ExplanationOptions.from_args(args) if self.generating else None
         self.shard = self._shard() if self.generating else Shard()
+        self._lengths = LengthFilter(args)
+        self._model: BaseFairseqModel | None = None
 
     def _shard(self) -> Shard:
         args = self.args
@@ -106,13 +115,14 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         return shard
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> BaseFairseqModel:
-        """Build a model, or the one that a checkpoint describes.
+        """Build a model to train, or the one that a checkpoint describes.
 
         Raises:
             InputError: A checkpoint of an architecture that this task has no use for.
         """
         if not from_checkpoint:
-            return super().build_model(args, from_checkpoint)
+            self._model = super().build_model(args, from_checkpoint)
+            return self._model
         name = getattr(args, "arch", None) or getattr(args, "_name", None)
         try:
             model = super().build_model(args, from_checkpoint)
@@ -131,13 +141,35 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             )
         return model
 
+    def build_criterion(self, args: Namespace) -> FairseqCriterion:
+        """Build the criterion, and check all that training starts from.
+
+        Raises:
+            InputError: The criterion does not belong to the model or to the data config, or
+                training cannot start from the checkpoint.
+        """
+        if self.data_cfg.prepend_tgt_lang_tag:
+            check_ignored_prefix(args)
+        criterion = super().build_criterion(args)
+        if self._model is not None:
+            fit_model_to_criterion(self._model, criterion, getattr(self.args, "arch", None))
+            # Here, as fairseq builds the criterion last before it reads the checkpoint.
+            check_starting_checkpoint(self.args, self._model, args)
+        return criterion
+
     def load_dataset(self, split: str, epoch: int = 1, **_: Any) -> None:
         """Load the manifests of ``split``, a comma-separated list of names.
 
         Raises:
-            InputError: A manifest is missing or wrong.
+            InputError: A manifest is missing or wrong, or those to train on are not named so.
         """
         names = split.split(",")
+        if not self.generating and split == getattr(self.args, "train_subset", None):
+            for name in names:
+                if not name.startswith("train"):
+                    raise InputError(
+                        f"--train-subset {name}: expected a name that begins with train"
+                    )
         is_train = split.startswith("train") and not self.generating
         rows = {name: read_manifest(Path(self.args.data) / f"{name}.tsv") for name in names}
         if not self.generating:
@@ -146,7 +178,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         if is_train and len(names) > 1 and self.data_cfg.sampling_alpha != 1.0:
             parts = [self._dataset(name, rows[name], is_train) for name in names]
             ratios = SpeechToTextDatasetCreator.get_size_ratios(parts, self.data_cfg.sampling_alpha)
-            self.datasets[split] = ConcatDataset(
+            self.datasets[split] = ResampledSplits(
                 [
                     ResamplingDataset(
                         part,
@@ -191,11 +223,17 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         max_positions: Any = None,
         ignore_invalid_inputs: bool = False,
     ) -> np.ndarray:
-        """Leave out utterances that are too long; at generation they count as failed."""
-        if not self.generating:
+        """Leave out utterances that are too long; at generation they count as failed.
+
+        Raises:
+            InputError: One is too long for validation, or none is left.
+        """
+        if not isinstance(dataset, OWN_DATASETS):  # of fairseq-interactive
             return super().filter_indices_by_size(
                 indices, dataset, max_positions, ignore_invalid_inputs
             )
+        if not self.generating:
+            return self._lengths.filter(indices, dataset, max_positions, ignore_invalid_inputs)
         longest = min(self.args.max_source_positions, max_positions[0])
         fits = np.array([dataset.n_frames[i] <= longest for i in indices], dtype=bool)
         for i in indices[~fits] if self.shard.index == 0 else []:
@@ -207,6 +245,10 @@ class SpeechToTextCTCTask(SpeechToTextTask):
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
         """Return fairseq's iterator; at generation over this process's share."""
         if not self.generating:
+            # fairseq's batching fails in validation at an utterance that no batch can hold.
+            kwargs["max_positions"] = utils.resolve_max_positions(
+                self.max_positions(), kwargs.get("max_positions"), kwargs.get("max_tokens")
+            )
             return super().get_batch_iterator(dataset, *args, **kwargs)
         kwargs |= {"num_shards": self.shard.count, "shard_id": self.shard.index}
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)

@@ -94,12 +94,16 @@ def test_building_twice_adds_the_blank_once():
     ("options", "message"),
     [
         ({"ctc_compress_strategy": "avg"}, "--ctc-compress-strategy avg, expected none"),
-        ({"conformer_conv_kernel_size": 8}, "kernel size 8, expected an odd number"),
+        (
+            {"conformer_conv_kernel_size": 8},
+            "--conformer-conv-kernel-size 8, expected an odd number",
+        ),
         ({"conv_kernel_sizes": "5,4"}, "--conv-kernel-sizes 5,4, expected odd numbers"),
-        ({"conv_expansion_factor": 3}, "conv expansion factor 3, expected 2"),
+        ({"conv_expansion_factor": 3}, "--conv-expansion-factor 3, expected 2"),
         ({"ctc_encoder_layer": 0}, "--ctc-encoder-layer 0, expected 1 to 2"),
         ({"ctc_encoder_layer": 3}, "--ctc-encoder-layer 3, expected 1 to 2"),
-        ({"encoder_attention_heads": 3}, "encoder dimension 16 is not a multiple of 3 heads"),
+        ({"encoder_attention_heads": 3}, "--encoder-attention-heads 3: expected a divisor of"),
+        ({"decoder_attention_heads": 3}, "--decoder-attention-heads 3: expected a divisor of"),
     ],
 )
 def test_options_that_would_change_results_are_refused(options, message):
