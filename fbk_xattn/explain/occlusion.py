@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
+from fbk_xattn.explain.shared_attention import SharedCrossAttention
 from fbk_xattn.explain.utterance import Utterance
 
 
@@ -48,9 +49,8 @@ def occlude_encoder_output(
 
     ``occluded`` is ``(n, T')``. See :class:`Occluder`.
     """
-    states = utterance.encoder_out.unsqueeze(1).masked_fill(occluded.t().unsqueeze(2), 0.0)
-    encoder_out = {"encoder_out": [states], "encoder_padding_mask": []}
-    return _decode(model, utterance, encoder_out, len(occluded))
+    with SharedCrossAttention(model.decoder, utterance.encoder_out, ~occluded) as attention:
+        return _decode(model, utterance, attention.placeholder, len(occluded))
 
 
 def _decode(

@@ -1,5 +1,7 @@
+import dataclasses
 from types import SimpleNamespace
 
+import building
 import pytest
 import torch
 from golden import published
@@ -58,24 +60,6 @@ def test_exactly_the_occluded_cells_of_the_input_are_0(utterance):
     assert logits.shape == (6, 3, 3)
 
 
-def test_exactly_the_occluded_steps_of_the_encoder_output_are_0(utterance):
-    spy, occluded = Spy(), random_masks(6, 5)
-    before = utterance.encoder_out.clone()
-    logits = occlude_encoder_output(spy, utterance, occluded)
-    ((name, tokens, encoder_out),) = spy.calls  # the encoder does not run
-    assert name == "decoder"
-    (states,) = encoder_out["encoder_out"]
-    assert states.shape == (5, 6, 2)
-    for mask in range(6):
-        for step in range(5):
-            expected = torch.zeros(2) if occluded[mask, step] else before[step]
-            assert torch.equal(states[step, mask], expected)
-    assert torch.equal(utterance.encoder_out, before)
-    assert tokens.tolist() == [[2, 7, 8]] * 6
-    assert encoder_out["encoder_padding_mask"] == []
-    assert logits.shape == (6, 3, 3)
-
-
 @torch.no_grad()
 def test_occluded_input_equals_the_model_run_on_each_copy_alone():
     model, _, _ = published.load()
@@ -90,20 +74,57 @@ def test_occluded_input_equals_the_model_run_on_each_copy_alone():
         torch.testing.assert_close(ours, theirs[0], atol=1e-5, rtol=1e-5)
 
 
+def decode_zeroed(decoder, utterance, mask):
+    """Run the whole decoder on one explicitly zeroed encoder output."""
+    states = (utterance.encoder_out * (~mask)[:, None])[:, None]
+    padding = torch.zeros(1, len(states), dtype=torch.bool)
+    tokens = utterance.prev_output_tokens[None]
+    encoder_out = {"encoder_out": [states], "encoder_padding_mask": [padding]}
+    return decoder(tokens, encoder_out=encoder_out)[0][0]
+
+
 @torch.no_grad()
 def test_occluded_encoder_output_equals_the_decoder_run_on_each_copy_alone():
     model, _, _ = published.load()
     utterance = published.utterance_of(1)
+    before = utterance.encoder_out.clone()
     occluded = random_masks(5, len(utterance.encoder_out), 0.7)
+    # The encoder does not run: there is none.
+    logits = occlude_encoder_output(SimpleNamespace(decoder=model.decoder), utterance, occluded)
+    for mask, ours in zip(occluded, logits, strict=True):
+        theirs = decode_zeroed(model.decoder, utterance, mask)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert torch.equal(utterance.encoder_out, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("biases", ["as they are", "large"])
+@pytest.mark.parametrize("all_occluded", [False, True])
+def test_biases_of_keys_and_values_stay_when_a_step_is_occluded(utterance, biases, all_occluded):
+    torch.manual_seed(0)
+    model = building.build(decoder_layers=2).double().eval()
+    if biases == "large":
+        for layer in model.decoder.layers:
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                torch.nn.init.normal_(getattr(layer.encoder_attn, name).bias)
+    utterance = dataclasses.replace(utterance, encoder_out=torch.randn(5, 16).double())
+    occluded = torch.ones(3, 5).bool() if all_occluded else random_masks(3, 5)
     logits = occlude_encoder_output(model, utterance, occluded)
     for mask, ours in zip(occluded, logits, strict=True):
-        states = (utterance.encoder_out * (~mask)[:, None])[:, None]
-        padding = torch.zeros(1, len(states), dtype=torch.bool)
-        theirs, _ = model.decoder(
-            utterance.prev_output_tokens[None],
-            encoder_out={"encoder_out": [states], "encoder_padding_mask": [padding]},
-        )
-        torch.testing.assert_close(ours, theirs[0], atol=1e-5, rtol=1e-5)
+        theirs = decode_zeroed(model.decoder, utterance, mask)
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_the_decoder_is_as_before_when_occlusion_is_over():
+    model, _, _ = published.load()
+    utterance = published.utterance_of(1)
+    nothing = torch.zeros(len(utterance.encoder_out)).bool()
+    before = decode_zeroed(model.decoder, utterance, nothing)
+    with pytest.raises(RuntimeError):
+        occlude_encoder_output(model, utterance, torch.zeros(2, 3).bool())  # too few steps
+    occlude_encoder_output(model, utterance, random_masks(2, len(nothing)))
+    assert torch.equal(decode_zeroed(model.decoder, utterance, nothing), before)
 
 
 @torch.no_grad()
