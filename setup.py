@@ -29,6 +29,7 @@ setup(
         "scikit-image>=0.25",
         "scipy>=1.13",
         "numpy>=1.26",
+        "h5py>=3.11",
         "pyyaml>=6.0",
         "jiwer>=3.1",
         "sacrebleu>=2.4",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 import fbk_xattn
-from fbk_xattn.cli import average_checkpoints, correlate, models, plot, prepare, prompts
+from fbk_xattn.cli import average_checkpoints, correlate, export, models, plot, prepare, prompts
 from fbk_xattn.errors import InputError
 
 PROGRAM = "fbk-xattn"
@@ -33,7 +33,15 @@ class Command(Protocol):
         """Carry it out and return the exit code."""
 
 
-COMMANDS: tuple[Command, ...] = (prompts, prepare, average_checkpoints, models, correlate, plot)
+COMMANDS: tuple[Command, ...] = (
+    prompts,
+    prepare,
+    average_checkpoints,
+    models,
+    correlate,
+    plot,
+    export,
+)
 
 
 class OneLineParser(argparse.ArgumentParser):
