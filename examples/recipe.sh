@@ -77,7 +77,7 @@ stage() {
         --criterion ctc_multi_loss --underlying-criterion joint_cross_entropy_ctc \
         --label-smoothing 0.1 --ignore-prefix-size 1 \
         --ctc-weight 1.0 --primary-loss-weight 5.0 --auxiliary-loss-weight 2.0 \
-        --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.001 --clip-norm 10.0 \
+        --optimizer adamw --adam-betas '(0.9, 0.98)' --weight-decay 0.001 --clip-norm 10.0 \
         --max-source-positions 3000 --max-target-positions 512 \
         --skip-invalid-size-inputs-valid-test --num-workers 1 --seed 1 --log-format simple \
         --validate-interval 1000 --save-interval-updates 1000 --no-epoch-checkpoints \

@@ -11,6 +11,7 @@ REGISTERING = (
     "fbk_xattn.models.conformer",
     "fbk_xattn.criterions.joint_cross_entropy_ctc",
     "fbk_xattn.criterions.ctc_multi_loss",
+    "fbk_xattn.optim.adamw",
     "fbk_xattn.optim.piecewise_warmup",
     "fbk_xattn.tasks.speech_to_text_ctc",
     "fbk_xattn.tasks.speech_to_text_ctc_asr_st",

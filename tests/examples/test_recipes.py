@@ -118,7 +118,7 @@ COMMON = {
     "conformer_conv_dropout": 0.1,
     "conformer_conv_kernel_size": 31,
     "batch_unsafe_relative_shift": False,
-    "optimizer": "adam",
+    "optimizer": "adamw",
     "adam_betas": "(0.9, 0.98)",
     "weight_decay": 0.001,
     "clip_norm": 10.0,
