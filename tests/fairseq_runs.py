@@ -62,12 +62,16 @@ def run_generate(data, checkpoint, *flags):
 
     Raises what the command raises.
     """
-    parser = options.get_generation_parser()
-    args = options.parse_args_and_arch(parser, input_args=generate_argv(data, checkpoint, *flags))
     written = io.StringIO()
     with contextlib.redirect_stdout(written):
-        generate.main(args)
+        generate.main(generate_config(generate_argv(data, checkpoint, *flags)))
     return written.getvalue().splitlines()
+
+
+def generate_config(argv):
+    """Parse the arguments of ``fairseq-generate``."""
+    args = options.parse_args_and_arch(options.get_generation_parser(), input_args=argv)
+    return convert_namespace_to_omegaconf(args)
 
 
 def start_generate(data, checkpoint, *flags, environment=None, **popen):

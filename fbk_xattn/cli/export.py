@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="input saliency as HDF5 in the layout of FBK-fairseq",
         description="Write the input saliency of all utterances into one HDF5 file in the layout "
         "of FBK-fairseq's explanations: a group for each row of the manifest (0, 1, ...) with "
-        "fbank_heatmap, tgt_embed_heatmap (zeros: previous tokens are not occluded), tgt_text, "
+        "fbank_heatmap, tgt_embed_heatmap (zeros if previous tokens were not occluded), tgt_text, "
         "src_text and n_masks. The utterance id is the attribute 'id' of the group.",
         allow_abbrev=False,
     )

@@ -3,13 +3,28 @@
 from fbk_xattn.explain.explainer import Explainer, LevelScores
 from fbk_xattn.explain.masks import MaskSampler
 from fbk_xattn.explain.occlusion import occlude_encoder_output, occlude_input
-from fbk_xattn.explain.scoring import kl_divergence
-from fbk_xattn.explain.segmentation import EncoderSteps, SlicPyramid
+from fbk_xattn.explain.previous_tokens import JointExplainer, JointScores, token_saliency
+from fbk_xattn.explain.scoring import SCORERS, kl_divergence, probability_difference
+from fbk_xattn.explain.segmentation import (
+    INPUT_SEGMENTERS,
+    Bands,
+    Cells,
+    EncoderSteps,
+    Frames,
+    SlicPyramid,
+)
 from fbk_xattn.explain.utterance import Utterance
 
 __all__ = [
+    "INPUT_SEGMENTERS",
+    "SCORERS",
+    "Bands",
+    "Cells",
     "EncoderSteps",
     "Explainer",
+    "Frames",
+    "JointExplainer",
+    "JointScores",
     "LevelScores",
     "MaskSampler",
     "SlicPyramid",
@@ -17,4 +32,6 @@ __all__ = [
     "kl_divergence",
     "occlude_encoder_output",
     "occlude_input",
+    "probability_difference",
+    "token_saliency",
 ]

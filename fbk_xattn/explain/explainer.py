@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +14,8 @@ from fairseq.models import FairseqEncoderDecoderModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fbk_xattn.explain.masks import MaskSampler, share
+from fbk_xattn.explain.batching import ShrinkingBatch
+from fbk_xattn.explain.masks import Sampler, share
 from fbk_xattn.explain.occlusion import Occluder
 from fbk_xattn.explain.scoring import Scorer
 from fbk_xattn.explain.segmentation import Labels
@@ -53,7 +57,7 @@ class Explainer:
 
     target: str
     segmenter: Callable[[Utterance], list[Labels]]
-    sampler: MaskSampler
+    sampler: Sampler
     occluder: Occluder
     scorer: Scorer
 
@@ -79,30 +83,83 @@ class Explainer:
             n_masks: Masks in all, spread over the levels.
             seed: Of the masks. They also depend on the utterance's id, the target, the level and
                 the number of the mask, and on nothing else.
-            perturbations_per_eval: Occluded copies in one pass of the model.
+            perturbations_per_eval: Occluded copies in one pass of the model; fewer when the device
+                runs out of memory.
             progress: Called with the number of masks done since the last call.
         """
         levels = self.segmenter(utterance)
-        scores = []
-        for level, (labels, n_level) in enumerate(
-            zip(levels, share(n_masks, len(levels)), strict=True)
-        ):
-            n_segments = int(labels.max()) + 1
-            cells = torch.from_numpy(labels.reshape(-1)).long().to(utterance.logits.device)
-            numerator = torch.zeros(
-                len(utterance.logits), n_segments, dtype=torch.float64, device=cells.device
-            )
-            denominator = np.zeros(n_segments, dtype=np.int32)
-            for start in range(0, n_level, perturbations_per_eval):
-                stop = min(start + perturbations_per_eval, n_level)
-                key = (seed, utterance.id, self.target, level)
-                drawn = self.sampler.occluded(key, start, stop, n_segments)
-                occluded = torch.from_numpy(drawn).to(cells.device)
-                logits = self.occluder(model, utterance, occluded[:, cells])
-                score: Tensor = self.scorer(utterance.logits, logits)
-                numerator += (score.t() @ occluded.float()).double()
-                denominator += drawn.sum(axis=0, dtype=np.int32)
+        sums = [SegmentSums(labels, utterance) for labels in levels]
+        shares = share(n_masks, len(levels))
+
+        def draw(level: int, start: int, stop: int) -> Tensor:
+            key = (seed, utterance.id, self.target, level)
+            drawn = self.sampler.occluded(key, start, stop, len(sums[level].denominator))
+            masks = torch.from_numpy(drawn)
+            return masks.pin_memory() if utterance.features.is_cuda else masks
+
+        def scores(level: int, occluded: Tensor) -> Tensor:
+            logits = self.occluder(model, utterance, sums[level].by_cell(occluded))
+            return self.scorer(utterance, logits)
+
+        stretches = [
+            (level, start, min(start + perturbations_per_eval, shares[level]))
+            for level in range(len(levels))
+            for start in range(0, shares[level], perturbations_per_eval)
+        ]
+        batch = ShrinkingBatch(perturbations_per_eval)
+        for (level, _, _), drawn in zip(stretches, ahead(draw, stretches), strict=True):
+            occluded = drawn.to(utterance.features.device, non_blocking=True)
+            for done in sums[level].add(batch, occluded, partial(scores, level)):
                 if progress is not None:
-                    progress(stop - start)
-            scores.append(LevelScores(labels, numerator.float().cpu().numpy(), denominator))
-        return scores
+                    progress(done)
+        return [level.scores() for level in sums]
+
+
+class SegmentSums:
+    """Sums of scores over masks, for each segment, on the device of the model."""
+
+    def __init__(self, labels: Labels, utterance: Utterance) -> None:
+        """Begin with 0."""
+        device, n_tokens = utterance.logits.device, len(utterance.logits)
+        n_segments = int(labels.max()) + 1
+        self._labels = labels
+        self._cells = torch.from_numpy(labels.reshape(-1)).long().to(device)
+        self.numerator = torch.zeros(n_tokens, n_segments, dtype=torch.float64, device=device)
+        self.denominator = torch.zeros(n_segments, dtype=torch.int64, device=device)
+
+    def by_cell(self, occluded: Tensor) -> Tensor:
+        """Return ``(n, cells)`` from ``(n, n_segments)`` booleans."""
+        return occluded.index_select(1, self._cells)
+
+    def add(
+        self, batch: ShrinkingBatch, occluded: Tensor, scores: Callable[[Tensor], Tensor]
+    ) -> Iterator[int]:
+        """Add the ``scores``, ``(n, S)``, of masks ``(n, n_segments)``; yield how many are done."""
+
+        def sums(part: Tensor) -> tuple[Tensor, Tensor]:
+            return (scores(part).t() @ part.float()).double(), part.sum(dim=0)
+
+        for done, (numerator, denominator) in batch.run(occluded, sums):
+            self.numerator += numerator
+            self.denominator += denominator
+            yield done
+
+    def scores(self) -> LevelScores:
+        """Return the sums so far."""
+        return LevelScores(
+            self._labels,
+            self.numerator.float().cpu().numpy(),
+            self.denominator.int().cpu().numpy(),
+        )
+
+
+def ahead(draw: Callable[..., Tensor], stretches: list[tuple[int, int, int]]) -> Iterator[Tensor]:
+    """Yield what ``draw`` gives for each stretch, drawn while the one before is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[Tensor]] = deque()
+        for stretch in stretches:
+            waiting.append(thread.submit(draw, *stretch))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

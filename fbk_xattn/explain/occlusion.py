@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
@@ -35,9 +36,10 @@ def occlude_input(
     ``occluded`` is ``(n, T * F)``. See :class:`Occluder`.
     """
     n_frames, n_bins = utterance.features.shape
-    features = utterance.features.masked_fill(occluded.view(-1, n_frames, n_bins), 0.0)
+    features = utterance.features.to(_dtype(model))
+    features = features.masked_fill(occluded.view(-1, n_frames, n_bins), 0.0)
     # All copies have one length: without lengths our encoders skip padding masks altogether.
-    lengths = features.new_full((len(features),), n_frames).long()
+    lengths = features.new_full((len(features),), n_frames, dtype=torch.long)
     encoder_out = model.encoder(src_tokens=features, src_lengths=lengths)
     return _decode(model, utterance, encoder_out, len(features))
 
@@ -49,7 +51,8 @@ def occlude_encoder_output(
 
     ``occluded`` is ``(n, T')``. See :class:`Occluder`.
     """
-    with SharedCrossAttention(model.decoder, utterance.encoder_out, ~occluded) as attention:
+    encoder_out = utterance.encoder_out.to(_dtype(model))
+    with SharedCrossAttention(model.decoder, encoder_out, ~occluded) as attention:
         return _decode(model, utterance, attention.placeholder, len(occluded))
 
 
@@ -61,3 +64,8 @@ def _decode(
 ) -> Tensor:
     tokens = utterance.prev_output_tokens.unsqueeze(0).expand(n_copies, -1)
     return model.decoder(tokens, encoder_out=encoder_out)[0]
+
+
+def _dtype(model: FairseqEncoderDecoderModel) -> torch.dtype:
+    """Return in which precision the model computes, which is not always the utterance's."""
+    return next(model.decoder.parameters()).dtype

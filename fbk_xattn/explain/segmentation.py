@@ -5,6 +5,7 @@ A segmentation is an integer feature mask: one label a cell, 0 to ``n_segments -
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,9 @@ FRAMES_PER_SECOND = 100
 
 @dataclass(frozen=True)
 class SlicPyramid:
-    """Superpixels of the features at several resolutions (SPES, Fucci et al. 2024).
+    """Superpixels of the features at several resolutions.
+
+    Source: SPES, Fucci et al. 2024, arXiv:2411.01710.
 
     Attributes:
         segments_per_second: Requested segments for each second, one value a level. skimage places
@@ -28,12 +31,33 @@ class SlicPyramid:
         cap_seconds: Length from which on the number of segments stays constant.
         sigma: Width of the Gaussian smoothing before segmentation, in cells; 0 for none.
         compactness: Weight of closeness against similarity of energy.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> levels = SlicPyramid()(SimpleNamespace(features=torch.zeros(100, 80)))
+        >>> [labels.shape for labels in levels]
+        [(100, 80), (100, 80), (100, 80)]
     """
 
     segments_per_second: tuple[float, ...] = (400, 500, 600)
     cap_seconds: float = 7.5
     sigma: float = 0.0
     compactness: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: A value is out of range or not a number; the message begins with its name.
+        """
+        for name in ("segments_per_second", "cap_seconds", "compactness"):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not numbers or not all(0 < number < math.inf for number in numbers):
+                raise ValueError(f"{name} {' '.join(map(str, numbers))}: expected more than 0")
+        if not 0 <= self.sigma < math.inf:
+            raise ValueError(f"sigma {self.sigma}: expected 0 or more")
 
     def __call__(self, utterance: Utterance) -> list[Labels]:
         """Return one ``(T, F)`` segmentation a level, of the features scaled to 0 to 1."""
@@ -57,8 +81,75 @@ class SlicPyramid:
 
 
 @dataclass(frozen=True)
+class Cells:
+    """Every cell of the features on its own.
+
+    As many segments as cells, so the store holds a map of a float a token and cell: 10 MB for
+    10 seconds and 30 tokens.
+    """
+
+    def __call__(self, utterance: Utterance) -> list[Labels]:
+        """Return one ``(T, F)`` segmentation of ``T * F`` segments."""
+        n_frames, n_bins = utterance.features.shape
+        return [np.arange(n_frames * n_bins, dtype=np.int32).reshape(n_frames, n_bins)]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Every frame on its own, all its mel bins together.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> Frames()(SimpleNamespace(features=torch.zeros(2, 3)))
+        [array([[0, 0, 0],
+               [1, 1, 1]], dtype=int32)]
+    """
+
+    def __call__(self, utterance: Utterance) -> list[Labels]:
+        """Return one ``(T, F)`` segmentation of ``T`` segments."""
+        n_frames, n_bins = utterance.features.shape
+        return [np.repeat(np.arange(n_frames, dtype=np.int32)[:, None], n_bins, axis=1)]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Every mel bin on its own, from the first to the last frame.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> Bands()(SimpleNamespace(features=torch.zeros(2, 3)))
+        [array([[0, 1, 2],
+               [0, 1, 2]], dtype=int32)]
+    """
+
+    def __call__(self, utterance: Utterance) -> list[Labels]:
+        """Return one ``(T, F)`` segmentation of ``F`` segments."""
+        n_frames, n_bins = utterance.features.shape
+        return [np.repeat(np.arange(n_bins, dtype=np.int32)[None], n_frames, axis=0)]
+
+
+InputSegmenter = SlicPyramid | Cells | Frames | Bands
+# By name. The flag of an attribute is --NAME-ATTRIBUTE, as in --slic-sigma.
+INPUT_SEGMENTERS: dict[str, type[InputSegmenter]] = {
+    "slic": SlicPyramid,
+    "cell": Cells,
+    "frame": Frames,
+    "band": Bands,
+}
+
+
+@dataclass(frozen=True)
 class EncoderSteps:
-    """Every encoder step on its own."""
+    """Every encoder step on its own.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> EncoderSteps()(SimpleNamespace(encoder_out=torch.zeros(3, 16)))
+        [array([0, 1, 2], dtype=int32)]
+    """
 
     def __call__(self, utterance: Utterance) -> list[Labels]:
         """Return one ``(T',)`` segmentation: each step its own segment."""

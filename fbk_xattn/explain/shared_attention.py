@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 import torch
 from fairseq.models import FairseqDecoder
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from fbk_xattn.generation.hooks import CrossAttentionHooks
 
 
-class SharedCrossAttention:
+class SharedCrossAttention(CrossAttentionHooks):
     """Context manager in which a decoder attends to occluded copies of one encoder output.
 
     An encoder step set to 0 has the biases as its key and value. With ``K'_t = W_k h_t``,
@@ -19,8 +19,8 @@ class SharedCrossAttention:
     is ``a = softmax_t(m_t q . K'_t)``, as the bias of the key adds the same for all ``t``, and its
     output ``sum_t a_t m_t V'_t + b_v``. So keys and values are computed once, not for each copy.
 
-    Hooks on each layer's ``encoder_attn`` give the module a query of one token to be quick about,
-    and put the attention to the copies in place of its output.
+    Each layer's ``encoder_attn`` gets a query of one token to be quick about, and the attention to
+    the copies takes the place of its output.
     """
 
     def __init__(self, decoder: FairseqDecoder, encoder_out: Tensor, kept: Tensor) -> None:
@@ -31,11 +31,10 @@ class SharedCrossAttention:
             encoder_out: ``(T', d)``, not occluded.
             kept: ``(n, T')`` booleans, false where occluded.
         """
-        self._modules = [layer.encoder_attn for layer in decoder.layers]
+        super().__init__(decoder)
         self._encoder_out = encoder_out
-        self._kept = kept.to(encoder_out.dtype)[:, None, None, :]
+        self._kept = kept
         self._query: Tensor | None = None
-        self._handles: list[RemovableHandle] = []
 
     @property
     def placeholder(self) -> dict[str, list[Tensor]]:
@@ -43,58 +42,41 @@ class SharedCrossAttention:
         nothing = self._encoder_out.new_zeros(1, len(self._kept), self._encoder_out.shape[1])
         return {"encoder_out": [nothing], "encoder_padding_mask": []}
 
-    def __enter__(self) -> SharedCrossAttention:
-        """Attach the hooks."""
-        for module in self._modules:
-            self._handles.append(module.register_forward_pre_hook(self._divert, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._attend))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Remove the hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _divert(
-        self,
-        module: nn.Module,  # noqa: ARG002 - torch's signature
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self._query = kwargs["query"]
+    def before(self, module: Any, kwargs: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Keep the query; let the module work on next to nothing."""
+        query: Tensor = kwargs["query"]
+        self._query = query
         nothing = self._encoder_out.new_zeros(1, 1, self._encoder_out.shape[1])
-        query = self._query.new_zeros(1, 1, self._query.shape[2])
-        return args, {**kwargs, "query": query, "key": nothing, "value": nothing}
+        instead = query.new_zeros(1, 1, query.shape[2])
+        return {**kwargs, "query": instead, "key": nothing, "value": nothing}
 
-    def _attend(
-        self,
-        module: Any,
-        args: tuple[Any, ...],  # noqa: ARG002 - torch's signature
-        output: tuple[Tensor, Tensor | None],  # noqa: ARG002
-    ) -> tuple[Tensor, None]:
+    def after(self, module: Any, output: Any) -> tuple[Tensor, None]:  # noqa: ARG002
+        """Attend to the copies."""
         if self._query is None:
             raise RuntimeError("cross-attention ran without its hook before")
-        heads = module.num_heads
-        # (S, n, d) to (n, H, S, d / H); keys and values (H, T', d / H).
-        query = (module.q_proj(self._query) * module.scaling).unflatten(2, (heads, -1))
-        query = query.permute(1, 2, 0, 3)
+        query = module.q_proj(self._query) * module.scaling
+        self._query = None
         key, value = (
             nn.functional.linear(self._encoder_out, projection.weight)
-            .unflatten(1, (heads, -1))
-            .transpose(0, 1)
             for projection in (module.k_proj, module.v_proj)
         )
-        scores = torch.matmul(query, key.transpose(1, 2)) * self._kept
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        attended = torch.matmul(weights * self._kept, value)
-        attended = attended.permute(2, 0, 1, 3).flatten(2)
+        if query.is_cuda:
+            from fbk_xattn.models.cuda.attention import attend_to_shared
+
+            attended = attend_to_shared(query, key, value, self._kept, module.num_heads)
+        else:
+            attended = _attend(query, key, value, self._kept, module.num_heads)
         if module.v_proj.bias is not None:
             attended = attended + module.v_proj.bias
-        self._query = None
         return module.out_proj(attended), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, kept: Tensor, heads: int) -> Tensor:
+    """Do as :func:`fbk_xattn.models.cuda.attention.attend_to_shared`, on any device."""
+    factor = kept.to(query.dtype)[:, None, None, :]
+    # (S, n, d) to (n, H, S, d / H); keys and values (H, T', d / H).
+    query = query.unflatten(2, (heads, -1)).permute(1, 2, 0, 3)
+    key, value = (x.unflatten(1, (heads, -1)).transpose(0, 1) for x in (key, value))
+    scores = torch.matmul(query, key.transpose(1, 2)) * factor
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.matmul(weights * factor, value).permute(2, 0, 1, 3).flatten(2)

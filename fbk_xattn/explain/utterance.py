@@ -28,3 +28,16 @@ class Utterance:
     encoder_out: Tensor
     prev_output_tokens: Tensor
     logits: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """The hypothesis, ``(S,)``: row ``i`` of the logits predicts token ``i``; eos is last.
+
+        Example:
+            >>> import torch
+            >>> eos, tag, word = 2, 7, 8
+            >>> given, logits = torch.tensor([eos, tag, word]), torch.zeros(3, 9)
+            >>> Utterance("a", torch.zeros(8, 80), torch.zeros(2, 4), given, logits).tokens
+            tensor([7, 8, 2])
+        """
+        return self.prev_output_tokens.roll(-1)

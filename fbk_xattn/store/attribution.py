@@ -79,6 +79,9 @@ class Attribution:
         cross_attention: ``(L, H, S, T')``, rows sum to 1.
         input_saliency: Saliency of the input features, its dense map is ``(S, T, F)``.
         encoder_saliency: ``(S, T')``, saliency of the encoder output.
+        token_saliency: ``(S, S)``, saliency of the previous tokens: row i of token i, column j of
+            the j-th token that the decoder is given (eos, then all tokens but the last). 0 for
+            j > i, as token i is predicted without those.
     """
 
     id: str
@@ -98,6 +101,7 @@ class Attribution:
     cross_attention: FloatArray | None = None
     input_saliency: SegmentSaliency | None = None
     encoder_saliency: FloatArray | None = None
+    token_saliency: FloatArray | None = None
 
     @property
     def content(self) -> slice:

@@ -117,6 +117,7 @@ class AttributionStore:
                     f"{path}: the store has {name} = {theirs.get(name)}, this run has "
                     f"{ours.get(name)}; expected the same parameters or another folder"
                 )
+        store._remove_leftovers()
         return store
 
     def __enter__(self) -> AttributionStore:
@@ -190,8 +191,7 @@ class AttributionStore:
             OSError: The file could not be written (for example, the disk is full).
         """
         file = self.file(attribution.id)
-        # Of one length for all ids: short enough on any host, and no beginning of another's.
-        mark = blake2b(file.name.encode(), digest_size=16).hexdigest()
+        mark = _mark(file)
         temporary = file.with_name(f".{mark}.{socket.gethostname()}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as handle:
@@ -204,18 +204,43 @@ class AttributionStore:
         for leftover in self.path.glob(f".{mark}.*.tmp"):
             leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
 
+    def _remove_leftovers(self) -> None:
+        """Remove temporary files of utterances that are there: nobody is writing those any more.
+
+        A process that was killed right after a rename leaves what an earlier one had left.
+        """
+        marks = {_mark(file) for file in self.path.glob(f"[!.]*{SUFFIX}")}
+        for leftover in self.path.glob(".*.tmp"):
+            if leftover.name.split(".")[1] in marks:
+                leftover.unlink(missing_ok=True)
+
+
+def _mark(file: Path) -> str:
+    """Return how the names of a file's temporary files begin, after a dot.
+
+    Of one length for all ids: short enough on any host, and no beginning of another's.
+    """
+    return blake2b(file.name.encode(), digest_size=16).hexdigest()
+
 
 def _write_if_absent(file: Path, text: str) -> None:
     """Create ``file`` with all of ``text``, unless it is there, whoever else is trying to."""
-    if file.exists():
-        return
     temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.link(temporary, file)  # unlike a rename, fails when another process was first
-    except FileExistsError:
-        pass
-    except OSError:
-        temporary.replace(file)  # a file system without hard links
+        if not file.exists():
+            temporary.write_text(text, encoding="utf-8")
+            _link(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+    for leftover in file.parent.glob(f".{file.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+
+
+def _link(temporary: Path, file: Path) -> None:
+    """Give a whole temporary file its name, unless another process was first."""
+    try:
+        os.link(temporary, file)  # unlike a rename, fails when the name is taken
+    except OSError:
+        # Taken (and this temporary file perhaps removed as a leftover), or no hard links here.
+        if not file.exists():
+            temporary.replace(file)

@@ -4,8 +4,9 @@ A group for each utterance, named after its row of the manifest (``"0"``, ``"1"`
 ``S`` hypothesis tokens with language tag and eos, ``T`` frames and ``F`` mel bins,
 
 - ``fbank_heatmap``, float32 ``(S, T, F)``: the saliency map, row i of the i-th hypothesis token;
-- ``tgt_embed_heatmap``, float32 ``(S, S, 1)``: saliency of the previous tokens, 0 as in a published
-  run that occludes none of them;
+- ``tgt_embed_heatmap``, float32 ``(S, S, 1)``: saliency of the previous tokens, row i of the i-th
+  hypothesis token, column j of the j-th string of ``tgt_text``; 0 where j > i, and 0 altogether, as
+  in a published run, if none of them was occluded;
 - ``tgt_text``, ``S`` strings: what the decoder is given, eos and then all tokens but the last, so
   that row i of the maps is of string i + 1;
 - ``src_text``, a string: the transcript with eos directly after it;
@@ -94,11 +95,10 @@ def _n_masks(store: AttributionStore) -> int:
 def _write_utterance(group: h5py.Group, attribution: Attribution, n_masks: int) -> None:
     saliency = _dense(attribution)
     *before, eos = attribution.tokens
-    S = len(attribution.tokens)
     group.attrs["id"] = attribution.id
     group.create_dataset("fbank_heatmap", data=saliency, **COMPRESSION)
     group.create_dataset(
-        "tgt_embed_heatmap", data=np.zeros((S, S, 1), dtype=np.float32), **COMPRESSION
+        "tgt_embed_heatmap", data=_token_saliency(attribution)[:, :, np.newaxis], **COMPRESSION
     )
     group.create_dataset("tgt_text", data=[eos, *before], dtype=h5py.string_dtype())
     _write_text(group, "src_text", attribution.src_text + eos)
@@ -124,6 +124,23 @@ def _dense(attribution: Attribution) -> FloatArray:
             f"{expected} as its tokens and frames say"
         )
     return saliency
+
+
+def _token_saliency(attribution: Attribution) -> FloatArray:
+    """Return the saliency of the previous tokens ``(S, S)``, 0 if none of them was occluded.
+
+    Raises:
+        InputError: Its shape does not fit the tokens.
+    """
+    S = len(attribution.tokens)
+    if attribution.token_saliency is None:
+        return np.zeros((S, S), dtype=np.float32)
+    if attribution.token_saliency.shape != (S, S):
+        raise InputError(
+            f"utterance {attribution.id!r}: previous-token saliency of the shape "
+            f"{attribution.token_saliency.shape}, expected {(S, S)} as its tokens say"
+        )
+    return attribution.token_saliency
 
 
 def _write_text(group: h5py.Group, name: str, text: str) -> None:

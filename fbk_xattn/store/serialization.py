@@ -13,7 +13,11 @@ from fbk_xattn.store.attribution import Attribution, SegmentLevel, SegmentSalien
 TEXTS = ("id", "speaker", "src_lang", "tgt_lang", "src_text", "tgt_text", "hypothesis")
 SCALARS = {"score": np.float64, "n_prefix": np.int64, "frames_per_step": np.int64}
 ARRAYS = {"token_ids": np.int64, "positional_scores": np.float32, "fbank": np.float32}
-OPTIONAL_ARRAYS = {"cross_attention": np.float32, "encoder_saliency": np.float32}
+OPTIONAL_ARRAYS = {
+    "cross_attention": np.float32,
+    "encoder_saliency": np.float32,
+    "token_saliency": np.float32,
+}
 
 
 def to_arrays(attribution: Attribution) -> dict[str, NDArray[Any]]:

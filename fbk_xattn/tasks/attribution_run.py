@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
-import logging
 import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from fairseq.data import Dictionary
@@ -18,19 +18,19 @@ from torch import Tensor
 
 from fbk_xattn import __version__
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
-from fbk_xattn.errors import InputError
-from fbk_xattn.explain import LevelScores, Utterance
+from fbk_xattn.explain import LevelScores, Utterance, token_saliency
 from fbk_xattn.generation.teacher_forcing import TeacherForced, teacher_force
 from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, SegmentSaliency
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.options import ExplanationOptions
+from fbk_xattn.tasks.progress import MaskProgress
 
-logger = logging.getLogger(__name__)
-
-LOG_SECONDS = 10.0
 # Frames of occluded copies in one pass. On two cores rates level off there for 2 to 5 s of speech.
 CPU_FRAMES_PER_EVAL = 20_000
 CUDA_FRAMES_PER_EVAL = 256_000
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+# Of one file: too large, or its name too long. Other files can be written.
+OF_ONE_FILE = {errno.EFBIG, errno.ENAMETOOLONG}
 
 
 class AttributionRun:
@@ -58,6 +58,8 @@ class AttributionRun:
         self.model = model
         self.dictionary = dictionary
         self.account = account
+        # What is stored takes no time.
+        account.costs.update({i: 0.0 for i in account.costs if i in store})
 
     def stored_hypothesis(self, utterance_id: str) -> dict[str, Any]:
         """Return a hypothesis of the store as beam search returns them."""
@@ -90,6 +92,10 @@ class AttributionRun:
             hypotheses: The best one of each utterance.
             texts: Detokenised hypotheses.
             n_prefix: Forced tokens at the beginning of each hypothesis.
+
+        Raises:
+            SystemExit: A signal asked to stop before the next utterance, or the store cannot be
+                written to (for example, the disk is full), which would go on for every utterance.
         """
         views = teacher_force(
             self.model,
@@ -104,18 +110,44 @@ class AttributionRun:
             if utterance_id in self.store:
                 self.account.present.append(utterance_id)
                 continue
+            self.account.stop_if_asked()
+            started = time.monotonic()
             features = batch["net_input"]["src_tokens"][i, : lengths[i]]
             try:
                 attribution = self._explain(
                     dataset, index, features, views[i], hypotheses[i], texts[i], n_prefix
                 )
-                self.store.write(attribution)
-            except (InputError, RuntimeError, ValueError, OSError) as error:
-                logger.exception("utterance %r failed", utterance_id)
-                self.account.failures[utterance_id] = " ".join(str(error).split())
-            else:
-                self.account.decoded.append(utterance_id)
-                self._log_done(utterance_id)
+            except Exception as error:  # whatever it is, the others go on
+                self.account.fail([utterance_id], error)
+                continue
+            if self._write(attribution):
+                self.account.finish(utterance_id, time.monotonic() - started)
+
+    def _write(self, attribution: Attribution) -> bool:
+        """Write an utterance; return whether that went well.
+
+        Raises:
+            SystemExit: It did not, and would not for the others.
+        """
+        try:
+            self.store.write(attribution)
+        except OSError as error:
+            if error.errno not in OF_ONE_FILE:
+                self._abort_writing(error, attribution.id)
+            self.account.fail([attribution.id], error)
+            return False
+        except ValueError as error:  # InputError for its id, or an array that cannot be stored
+            self.account.fail([attribution.id], error)
+            return False
+        return True
+
+    def _abort_writing(self, error: OSError, utterance_id: str) -> NoReturn:
+        # Nobody wants a day of explanations that no file takes.
+        cure = "free space" if error.errno in NO_SPACE else "make its folder writable"
+        self.account.abort(
+            f"{self.store.file(utterance_id)}: cannot be written ({error.strerror or error}); "
+            f"{cure} and run the same command again, it goes on from what is stored"
+        )
 
     def _explain(
         self,
@@ -138,7 +170,7 @@ class AttributionRun:
                 self.options.num_masks,
                 self.options.seed,
                 self._perturbations_per_eval(features),
-                MaskProgress(row.id, explainer.target, self.options.num_masks),
+                MaskProgress(self.account.log, row.id, explainer.target, self.options.num_masks),
             )
             for explainer in self.options.explainers()
         }
@@ -165,6 +197,7 @@ class AttributionRun:
             encoder_saliency=(
                 segment_saliency(scores["encoder"]).dense() if "encoder" in scores else None
             ),
+            token_saliency=token_saliency(scores.get("input", [])),
         )
 
     def _perturbations_per_eval(self, features: Tensor) -> int:
@@ -172,44 +205,6 @@ class AttributionRun:
             return self.options.perturbations_per_eval
         frames = CUDA_FRAMES_PER_EVAL if features.is_cuda else CPU_FRAMES_PER_EVAL
         return max(1, frames // len(features))
-
-    def _log_done(self, utterance_id: str) -> None:
-        logger.info(
-            "stored %r: %d of %d utterances, about %.0f s left",
-            utterance_id,
-            self.account.done,
-            self.account.total,
-            self.account.seconds_left(),
-        )
-
-
-class MaskProgress:
-    """Logs how far the masks of one utterance are, every few seconds."""
-
-    def __init__(self, utterance_id: str, target: str, n_masks: int) -> None:
-        """Start the clock."""
-        self._what = f"{target} of {utterance_id!r}"
-        self._n_masks = n_masks
-        self._done = 0
-        self._started = self._logged = time.monotonic()
-
-    def __call__(self, n: int) -> None:
-        """Count ``n`` masks more."""
-        self._done += n
-        now = time.monotonic()
-        if now - self._logged < LOG_SECONDS:
-            return
-        self._logged = now
-        rate = self._done / (now - self._started)
-        left = (self._n_masks - self._done) / rate
-        logger.info(
-            "%s: %d of %d masks, %.1f masks/s, %.0f s left",
-            self._what,
-            self._done,
-            self._n_masks,
-            rate,
-            left,
-        )
 
 
 def segment_saliency(scores: list[LevelScores]) -> SegmentSaliency:

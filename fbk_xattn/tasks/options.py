@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.explain import (
+    INPUT_SEGMENTERS,
+    SCORERS,
     EncoderSteps,
     Explainer,
+    JointExplainer,
     MaskSampler,
-    SlicPyramid,
-    kl_divergence,
     occlude_encoder_output,
     occlude_input,
 )
+from fbk_xattn.explain.segmentation import InputSegmenter
 
 TARGETS = ("input", "encoder")
 
@@ -56,14 +59,38 @@ def add_explanation_args(parser: ArgumentParser) -> None:
         type=float,
         default=0.5,
         metavar="P",
-        help="probability of occluding a segment of the input, 0 to 1 (default: 0.5)",
+        help="probability of occluding a segment of the input, more than 0, at most 1 (default: "
+        "0.5)",
     )
     add(
         "--encoder-occlusion-probability",
         type=float,
         default=0.7,
         metavar="P",
-        help="probability of occluding an encoder step, 0 to 1 (default: 0.7)",
+        help="probability of occluding an encoder step, more than 0, at most 1 (default: 0.7)",
+    )
+    add(
+        "--previous-token-occlusion-probability",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="probability of occluding a token that the decoder is given, in every mask of the "
+        "input, 0 to 1; saves the saliency of the previous tokens too (default: 0, none is)",
+    )
+    add(
+        "--scorer",
+        default="kl",
+        metavar="SCORER",
+        help="score of a token under a mask: kl (divergence from the original distribution, in "
+        "nats) or probability (that the token of the hypothesis lost) (default: kl)",
+    )
+    add(
+        "--input-segmentation",
+        default="slic",
+        metavar="SEGMENTATION",
+        help="what of the input is occluded together: slic (superpixels), cell (each cell by "
+        "itself), frame (all mel bins of a frame) or band (a mel bin over the whole utterance) "
+        "(default: slic)",
     )
     add(
         "--slic-segments-per-second",
@@ -108,7 +135,8 @@ def add_explanation_args(parser: ArgumentParser) -> None:
 class ExplanationOptions:
     """The flags of :func:`add_explanation_args`, checked.
 
-    Attributes are named as the flags; ``seed`` is fairseq's ``--seed``.
+    Attributes are named as the flags; ``seed`` is fairseq's ``--seed``, and ``input_segmenter`` has
+    the settings that belong to ``input_segmentation``.
     """
 
     attribution_dir: Path
@@ -119,7 +147,10 @@ class ExplanationOptions:
     perturbations_per_eval: int
     input_occlusion_probability: float
     encoder_occlusion_probability: float
-    slic: SlicPyramid
+    previous_token_occlusion_probability: float
+    scorer: str
+    input_segmentation: str
+    input_segmenter: InputSegmenter
 
     @classmethod
     def from_args(cls, args: Namespace) -> ExplanationOptions | None:
@@ -130,8 +161,9 @@ class ExplanationOptions:
         """
         targets = args.explain or []
         for target in targets:
-            if target not in TARGETS:
-                raise InputError(f"--explain {target}: expected {' or '.join(TARGETS)}")
+            _check_name("--explain", target, TARGETS)
+        _check_name("--scorer", args.scorer, SCORERS)
+        _check_name("--input-segmentation", args.input_segmentation, INPUT_SEGMENTERS)
         if args.attribution_dir is None:
             if targets or args.save_cross_attention:
                 flag = "--explain" if targets else "--save-cross-attention"
@@ -144,17 +176,23 @@ class ExplanationOptions:
                 f"--perturbations-per-eval {args.perturbations_per_eval}: expected 0 or more"
             )
         for name in TARGETS:
-            probability = getattr(args, f"{name}_occlusion_probability")
-            try:
-                MaskSampler(probability)
-            except ValueError:
-                raise InputError(
-                    f"--{name}-occlusion-probability {probability}: expected between 0 and 1"
-                ) from None
-        if min(args.slic_segments_per_second) <= 0 or args.slic_cap_seconds <= 0:
-            raise InputError(
-                "--slic-segments-per-second and --slic-cap-seconds: expected more than 0"
+            _check_probability(
+                f"--{name}-occlusion-probability",
+                getattr(args, f"{name}_occlusion_probability"),
+                "more than 0 and at most 1, as without occlusion there is nothing to see",
             )
+        if args.previous_token_occlusion_probability != 0:
+            _check_probability(
+                "--previous-token-occlusion-probability",
+                args.previous_token_occlusion_probability,
+                "0 (none is occluded) to 1",
+            )
+            if "input" not in targets:
+                raise InputError(
+                    "--previous-token-occlusion-probability "
+                    f"{args.previous_token_occlusion_probability} without --explain input: "
+                    "expected both, as tokens are occluded along with the input"
+                )
         return cls(
             attribution_dir=Path(args.attribution_dir),
             save_cross_attention=args.save_cross_attention,
@@ -164,33 +202,37 @@ class ExplanationOptions:
             perturbations_per_eval=args.perturbations_per_eval,
             input_occlusion_probability=args.input_occlusion_probability,
             encoder_occlusion_probability=args.encoder_occlusion_probability,
-            slic=SlicPyramid(
-                tuple(args.slic_segments_per_second),
-                args.slic_cap_seconds,
-                args.slic_sigma,
-                args.slic_compactness,
-            ),
+            previous_token_occlusion_probability=args.previous_token_occlusion_probability,
+            scorer=args.scorer,
+            input_segmentation=args.input_segmentation,
+            input_segmenter=_input_segmenter(args),
         )
 
-    def explainers(self) -> list[Explainer]:
+    def explainers(self) -> list[Explainer | JointExplainer]:
         """Return the attribution method of each target."""
-        methods = {
-            "input": Explainer(
-                "input",
-                self.slic,
-                MaskSampler(self.input_occlusion_probability),
-                occlude_input,
-                kl_divergence,
-            ),
+        methods: dict[str, Explainer | JointExplainer] = {
+            "input": self._input_explainer(),
             "encoder": Explainer(
                 "encoder",
                 EncoderSteps(),
                 MaskSampler(self.encoder_occlusion_probability),
                 occlude_encoder_output,
-                kl_divergence,
+                SCORERS[self.scorer],
             ),
         }
         return [methods[target] for target in self.targets]
+
+    def _input_explainer(self) -> Explainer | JointExplainer:
+        explainer = Explainer(
+            "input",
+            self.input_segmenter,
+            MaskSampler(self.input_occlusion_probability),
+            occlude_input,
+            SCORERS[self.scorer],
+        )
+        if self.previous_token_occlusion_probability == 0:
+            return explainer
+        return JointExplainer(explainer, MaskSampler(self.previous_token_occlusion_probability))
 
     def parameters(self) -> dict[str, Any]:
         """Return what the explanations depend on, by flag, for the store's ``meta.json``.
@@ -202,15 +244,53 @@ class ExplanationOptions:
             "--explain": list(self.targets),
         }
         if self.targets:
-            parameters |= {"--num-masks": self.num_masks, "--seed": self.seed}
+            parameters |= {
+                "--num-masks": self.num_masks,
+                "--seed": self.seed,
+                "--scorer": self.scorer,
+            }
         if "input" in self.targets:
             parameters |= {
                 "--input-occlusion-probability": self.input_occlusion_probability,
-                "--slic-segments-per-second": list(self.slic.segments_per_second),
-                "--slic-cap-seconds": self.slic.cap_seconds,
-                "--slic-sigma": self.slic.sigma,
-                "--slic-compactness": self.slic.compactness,
+                "--previous-token-occlusion-probability": self.previous_token_occlusion_probability,
+                "--input-segmentation": self.input_segmentation,
+                **{
+                    _setting_flag(self.input_segmentation, name): value
+                    for name, value in asdict(self.input_segmenter).items()
+                },
             }
         if "encoder" in self.targets:
             parameters["--encoder-occlusion-probability"] = self.encoder_occlusion_probability
         return parameters
+
+
+def _check_name(flag: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        *others, last = known
+        raise InputError(f"{flag} {name}: expected {', '.join(others)} or {last}")
+
+
+def _check_probability(flag: str, probability: float, expected: str) -> None:
+    try:
+        MaskSampler(probability)
+    except ValueError:
+        raise InputError(f"{flag} {probability}: expected {expected}") from None
+
+
+def _setting_flag(segmentation: str, setting: str) -> str:
+    return f"--{segmentation}-{setting.replace('_', '-')}"
+
+
+def _input_segmenter(args: Namespace) -> InputSegmenter:
+    """Build the segmenter of ``--input-segmentation`` from the flags that are named after it."""
+    name = args.input_segmentation
+    kind = INPUT_SEGMENTERS[name]
+    settings: dict[str, Any] = {}
+    for field in fields(kind):
+        value = getattr(args, f"{name}_{field.name}")
+        settings[field.name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**settings)
+    except ValueError as error:
+        setting, _, rest = str(error).partition(" ")
+        raise InputError(f"{_setting_flag(name, setting)} {rest}") from None

@@ -1,15 +1,25 @@
-"""Which share of the utterances this process takes, from its launcher."""
+"""Which share of the utterances this process takes, by what its launcher says."""
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fbk_xattn.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+Batches = list[Sequence[int]]
+
+# Length of an utterance whose attention costs as much as the rest of the encoder. In a layer of the
+# base preset an encoder step (4 frames) costs 24 d^2 multiplications in projections, feed-forwards
+# and convolution, and 4 d for each step that it attends to: equal at 6 d steps, d = 512.
+ATTENTION_FRAMES = 12_000
+# Ratio of the largest share to the mean from which on users are told.
+UNEVEN = 1.2
 
 
 @dataclass(frozen=True)
@@ -76,3 +86,73 @@ def _checked(shard: Shard) -> Shard:
     if not 0 <= shard.index < shard.count:
         raise InputError(f"rank {shard.index} ({shard.launcher}), expected 0 to {shard.count - 1}")
     return shard
+
+
+def utterance_cost(n_frames: int) -> float:
+    """Return the work that an utterance is expected to take, in frames of a short one.
+
+    Every mask is a pass of the model. What a frame costs in it is constant, but for attention,
+    which looks at all the others. The number of tokens is not known before decoding; it grows with
+    the frames, which stand for it: cross-attention's frames times tokens is in the square.
+
+    Args:
+        n_frames: Feature frames (10 ms each).
+    """
+    return n_frames * (1 + n_frames / ATTENTION_FRAMES)
+
+
+def deal(costs: Sequence[float], count: int) -> list[list[int]]:
+    """Deal items out to shares of about equal cost.
+
+    The dearest item goes first, each to the share that has least (longest processing time first,
+    Graham 1969): no share exceeds the mean by more than one item, nor the best possible largest
+    share by more than a third. A function of its arguments alone, so processes that never talk to
+    each other agree.
+
+    Args:
+        costs: Of each item, 0 or more.
+        count: Number of shares, at least 1.
+
+    Returns:
+        The items of each share, numbers from 0 in ascending order; every item is in one share.
+    """
+    shares: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0.0, share) for share in range(count)]
+    for item in sorted(range(len(costs)), key=lambda item: (-costs[item], item)):
+        load, share = heapq.heappop(loads)
+        shares[share].append(item)
+        heapq.heappush(loads, (load + costs[item], share))
+    return [sorted(share) for share in shares]
+
+
+def own_batches(batches: Sequence[Sequence[int]], n_frames: Sequence[int], shard: Shard) -> Batches:
+    """Return the batches of one process, in their order.
+
+    Batches stay as fairseq made them, whatever the number of processes: what pads an utterance
+    decides how its results are rounded. Shares do not depend on what a store holds already, as
+    processes that start one after the other would see different stores.
+
+    Args:
+        batches: Utterance numbers of each batch.
+        n_frames: Of each utterance, feature frames (10 ms each).
+        shard: The process.
+    """
+    costs = [sum(utterance_cost(n_frames[i]) for i in batch) for batch in batches]
+    shares = deal(costs, shard.count)
+    loads = [sum(costs[item] for item in share) for share in shares]
+    if shard.index == 0 and shard.count > 1 and batches:
+        _warn_if_uneven(max(loads) * shard.count / sum(loads), batches, shard.count)
+    return [batches[item] for item in shares[shard.index]]
+
+
+def _warn_if_uneven(ratio: float, batches: Sequence[Sequence[int]], count: int) -> None:
+    """Say what helps when one process works much longer than the others."""
+    if ratio < UNEVEN or max(map(len, batches)) == 1:
+        return
+    logger.warning(
+        "%d batches for %d processes: the largest share is %.1f times the mean; smaller batches "
+        "(--max-tokens or --batch-size) make shares even",
+        len(batches),
+        count,
+        ratio,
+    )

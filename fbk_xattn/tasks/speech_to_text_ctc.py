@@ -25,10 +25,14 @@ from fbk_xattn.errors import InputError, show_input_errors_in_one_line
 from fbk_xattn.generation.generator import EncoderKeepingGenerator
 from fbk_xattn.models.conformer import CTC_BLANK
 from fbk_xattn.store import AttributionStore
-from fbk_xattn.tasks.accounting import Account, AccountedIterator
+from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.attribution_run import AttributionRun, provenance, sha256
+from fbk_xattn.tasks.batches import drop_utterances, out_of_memory, own_iterator
+from fbk_xattn.tasks.manifest_checks import check_texts, check_unique_ids
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
+from fbk_xattn.tasks.progress import ProgressLog
 from fbk_xattn.tasks.sharding import Shard, launched_shard
+from fbk_xattn.tasks.stopping import STOPPING, StopSignals
 from fbk_xattn.tasks.training_lengths import LengthFilter, ResampledSplits, add_training_args
 from fbk_xattn.tasks.training_losses import check_ignored_prefix, fit_model_to_criterion
 from fbk_xattn.tasks.training_start import check_starting_checkpoint
@@ -87,13 +91,17 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         self.data_cfg = DataConfig(Path(args.data) / args.config_yaml)
         transcript.add_symbol(CTC_BLANK)
         self.transcript_dictionary = transcript
-        self.account = Account()
         self.run: AttributionRun | None = None
         self._text_encoders: tuple[Any, ...] = ()
         # Of fairseq's commands, generate and interactive parse --beam, interactive --buffer-size.
         self.generating = hasattr(args, "beam") and not hasattr(args, "buffer_size")
         self.options = ExplanationOptions.from_args(args) if self.generating else None
         self.shard = self._shard() if self.generating else Shard()
+        self.account = Account(
+            ProgressLog(getattr(args, "log_format", None), self.shard.index),
+            # Without a store nothing would be gained by ending later.
+            StopSignals(STOPPING if self.options is not None else ()),
+        )
         self._lengths = LengthFilter(args)
         self._model: BaseFairseqModel | None = None
 
@@ -173,7 +181,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         is_train = split.startswith("train") and not self.generating
         rows = {name: read_manifest(Path(self.args.data) / f"{name}.tsv") for name in names}
         if not self.generating:
-            _check_texts(rows)
+            check_texts(rows)
         # fairseq resamples subsets against each other only in training.
         if is_train and len(names) > 1 and self.data_cfg.sampling_alpha != 1.0:
             parts = [self._dataset(name, rows[name], is_train) for name in names]
@@ -193,7 +201,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             return
         merged = [row for name in names for row in rows[name]]
         if self.generating:
-            _check_unique(names, rows)
+            check_unique_ids(names, rows)
         self.datasets[split] = self._dataset(split, merged, is_train)
 
     def _dataset(
@@ -238,24 +246,22 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         fits = np.array([dataset.n_frames[i] <= longest for i in indices], dtype=bool)
         for i in indices[~fits] if self.shard.index == 0 else []:
             self.account.failures[dataset.ids[i]] = (
-                f"{dataset.n_frames[i]} frames, expected at most {longest} (--max-source-positions)"
+                f"{dataset.n_frames[i]} frames, expected at most {longest} (the least of "
+                "--max-source-positions and --max-tokens)"
             )
         return indices[fits]
 
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
         """Return fairseq's iterator; at generation over this process's share."""
+        # fairseq's batching would fail at an utterance that no batch can hold.
+        kwargs["max_positions"] = utils.resolve_max_positions(
+            self.max_positions(), kwargs.get("max_positions"), kwargs.get("max_tokens")
+        )
         if not self.generating:
-            # fairseq's batching fails in validation at an utterance that no batch can hold.
-            kwargs["max_positions"] = utils.resolve_max_positions(
-                self.max_positions(), kwargs.get("max_positions"), kwargs.get("max_tokens")
-            )
             return super().get_batch_iterator(dataset, *args, **kwargs)
-        kwargs |= {"num_shards": self.shard.count, "shard_id": self.shard.index}
+        kwargs |= {"num_shards": 1, "shard_id": 0}
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
-        batches = list(iterator.frozen_batches)
-        own = batches[self.shard.index :: self.shard.count]
-        self.account.total = sum(map(len, own)) + len(self.account.failures)
-        return AccountedIterator(iterator, self.account)
+        return own_iterator(iterator, dataset, self.shard, self.account)
 
     def build_generator(
         self,
@@ -319,22 +325,36 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         """Decode a batch; explain and store what the store lacks.
 
         Hypotheses of a batch that is stored whole come from the store, so a resumed run prints and
-        scores every utterance and repeats no work.
+        scores every utterance and repeats no work. Of a batch that cannot be decoded nothing is
+        printed; its utterances count as failed and the next batch follows.
         """
+        if not self.generating:
+            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         dataset = next(iter(self.datasets.values()))
         ids = [dataset.ids[i] for i in sample["id"].tolist()]
-        if self.run is not None and all(i in self.run.store for i in ids):
+        run = self.run
+        stored = [] if run is None else [i for i in ids if i in run.store]
+        if run is not None and stored == ids:
             self.account.present.extend(ids)
-            return [[self.run.stored_hypothesis(i)] for i in ids]
-        hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
-        if self.run is None:
-            self.account.decoded.extend(ids)
-            return hypotheses
-        best = [beams[0] for beams in hypotheses]
-        n_prefix = 0 if prefix_tokens is None else prefix_tokens.shape[1]
-        self.run.process(
-            dataset, sample, generator.encoder_out, best, [self._text(h) for h in best], n_prefix
-        )
+            return [[run.stored_hypothesis(i)] for i in ids]
+        try:
+            hypotheses = super().inference_step(
+                generator, models, sample, prefix_tokens, constraints
+            )
+            if run is None:
+                self.account.decoded.extend(ids)
+                return hypotheses
+            best = [beams[0] for beams in hypotheses]
+            texts = [self._text(hypothesis) for hypothesis in best]
+            n_prefix = 0 if prefix_tokens is None else prefix_tokens.shape[1]
+            run.process(dataset, sample, generator.encoder_out, best, texts, n_prefix)
+        except Exception as error:  # whatever it is, the other batches go on
+            left = set(self.account.left)
+            self.account.present.extend(i for i in stored if i in left)
+            failed = [i for i in ids if i in left and i not in stored]
+            self.account.fail(failed, error, out_of_memory(error, sample))
+            drop_utterances(sample)
+            return []
         return hypotheses
 
     def _text(self, hypothesis: dict[str, Any]) -> str:
@@ -351,28 +371,3 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         """Return the indices of the language tags in the target dictionary."""
         is_tag = SpeechToTextCTCDataset.is_lang_tag
         return {index for symbol, index in self.tgt_dict.indices.items() if is_tag(symbol)}
-
-
-def _check_texts(rows: dict[str, list[ManifestRow]]) -> None:
-    """Refuse a row without the texts that the losses need."""
-    for name, manifest in rows.items():
-        for row in manifest:
-            for column in ("src_text", "tgt_text"):
-                if not getattr(row, column).strip():
-                    raise InputError(
-                        f"{name}.tsv, utterance {row.id!r}: {column} is empty, expected the "
-                        f"{'transcript' if column == 'src_text' else 'target text'} to train on"
-                    )
-
-
-def _check_unique(names: list[str], rows: dict[str, list[ManifestRow]]) -> None:
-    """Refuse an id that two manifests share: it names one file of a store."""
-    seen: dict[str, str] = {}
-    for name in names:
-        for row in rows[name]:
-            if row.id in seen:
-                raise InputError(
-                    f"utterance {row.id!r} is in {seen[row.id]}.tsv and {name}.tsv, expected "
-                    "unique ids"
-                )
-            seen[row.id] = name

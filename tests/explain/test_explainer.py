@@ -189,7 +189,7 @@ def test_published_masks_give_the_published_scores_and_map(recorded, hypothesis_
     logits = occlude_input(
         model, hypothesis_of_utterance_0, torch.tensor(masks.reshape(len(masks), -1) == 0)
     )
-    ours = kl_divergence(hypothesis_of_utterance_0.logits, logits)
+    ours = kl_divergence(hypothesis_of_utterance_0, logits)
     np.testing.assert_allclose(ours, scores, atol=2e-5, rtol=1e-4)
     again = Explainer("input", cells, Recorded(masks), occlude_input, kl_divergence)
     levels = again.explain(model, hypothesis_of_utterance_0, len(masks), 0, 20)

@@ -119,10 +119,17 @@ def test_probability_is_met(probability):
     assert abs(masks.mean() - probability) < bound + 2**-17
 
 
-@pytest.mark.parametrize("probability", [0, 1, -0.1, 1.1, 2**-18, 1 - 2**-18, float("nan")])
-def test_probability_at_or_beyond_an_end_is_refused(probability):
-    with pytest.raises(ValueError, match=r"expected between 0 and 1|NaN"):
+@pytest.mark.parametrize(
+    "probability", [0, -0.1, 1 + 2**-18, 1.1, 2**-18, float("nan"), float("inf")]
+)
+def test_probability_that_occludes_nothing_or_is_none_is_refused(probability):
+    with pytest.raises(ValueError, match="expected more than 0 and at most 1"):
         MaskSampler(probability)
+
+
+@pytest.mark.parametrize("probability", [1, 1.0, 1 - 2**-18])
+def test_probability_1_occludes_everything(probability):
+    assert MaskSampler(probability).occluded(KEY, 3, 60, 813).all()
 
 
 @given(st.integers(0, 100_000), st.integers(1, 12))

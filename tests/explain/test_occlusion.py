@@ -14,12 +14,22 @@ class Spy:
 
     def __init__(self):
         self.calls = []
+        self.decoder = SpyDecoder(self.calls)
 
     def encoder(self, src_tokens, src_lengths):
         self.calls.append(("encoder", src_tokens.clone(), src_lengths))
         return {"encoder_out": ["encoded"]}
 
-    def decoder(self, tokens, encoder_out):
+
+class SpyDecoder(torch.nn.Module):
+    """Its decoder."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, tokens, encoder_out):
         self.calls.append(("decoder", tokens.clone(), encoder_out))
         return torch.arange(tokens.numel() * 3.0).view(*tokens.shape, 3), {"attn": None}
 

@@ -1,18 +1,25 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
-from fbk_xattn.explain import kl_divergence
+from fbk_xattn.explain import SCORERS, probability_difference
+from fbk_xattn.explain import kl_divergence as kl_divergence_of
 
 logits = st.floats(-30, 30, width=32)
 pairs = st.tuples(
     arrays.arrays(np.float32, (2, 5), elements=logits),
     arrays.arrays(np.float32, (3, 2, 5), elements=logits),
 )
+
+
+def kl_divergence(original, occluded):
+    return kl_divergence_of(SimpleNamespace(logits=original), occluded)
 
 
 def plain(original, occluded):
@@ -71,3 +78,34 @@ def test_half_precision_logits_are_scored_in_single_precision(dtype):
     assert scores.dtype == torch.float32
     expected = plain(original.float().numpy(), occluded.float().numpy())
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_no_score_of_half_precision_logits_is_nan_or_infinite(name, dtype):
+    # As far apart as half precision can say: all that float16 holds.
+    values = torch.tensor([65504.0, -65504.0, 0.0, 6e-8]).to(dtype)
+    utterance = SimpleNamespace(logits=values.expand(3, 4), tokens=torch.tensor([0, 1, 2]))
+    occluded = torch.stack([values.roll(n).expand(3, 4) for n in range(4)])
+    scores = SCORERS[name](utterance, occluded)
+    assert scores.dtype == torch.float32
+    assert scores.shape == (4, 3)
+    assert scores.isfinite().all()
+    assert scores[0].abs().max() == 0
+
+
+@given(pairs, st.lists(st.integers(0, 4), min_size=2, max_size=2))
+def test_probability_difference_is_what_the_token_of_the_hypothesis_lost(pair, tokens):
+    original, occluded = pair
+    utterance = SimpleNamespace(logits=torch.tensor(original), tokens=torch.tensor(tokens))
+    scores = probability_difference(utterance, torch.tensor(occluded)).numpy()
+    p, q = (softmax(x.astype(np.float64), axis=-1) for x in (original, occluded))
+    for mask, row in np.ndindex(3, 2):
+        lost = p[row, tokens[row]] - q[mask, row, tokens[row]]
+        assert scores[mask, row] == pytest.approx(lost, abs=1e-6)
+
+
+def test_probability_that_occlusion_adds_is_negative():
+    utterance = SimpleNamespace(logits=torch.tensor([[0.2, 0.8]]).log(), tokens=torch.tensor([0]))
+    score = probability_difference(utterance, torch.tensor([[[0.9, 0.1]]]).log())
+    assert score.item() == pytest.approx(-0.7, abs=1e-6)

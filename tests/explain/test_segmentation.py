@@ -7,7 +7,7 @@ from golden import published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbk_xattn.explain import EncoderSteps, SlicPyramid, segmentation
+from fbk_xattn.explain import INPUT_SEGMENTERS, EncoderSteps, SlicPyramid, segmentation
 from fbk_xattn.explain.segmentation import contiguous
 
 
@@ -120,6 +120,47 @@ def test_every_encoder_step_is_a_segment():
     (labels,) = EncoderSteps()(SimpleNamespace(encoder_out=torch.zeros(7, 3)))
     assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("name", ["cell", "frame", "band"])
+def test_cells_are_occluded_together_by_cell_frame_or_band(name):
+    n_frames, n_bins = 4, 3
+    (labels,) = INPUT_SEGMENTERS[name]()(utterance(np.zeros((n_frames, n_bins))))
+    assert labels.shape == (n_frames, n_bins)
+    assert labels.dtype == np.int32
+    for frame, mel_bin in np.ndindex(n_frames, n_bins):
+        expected = {"cell": frame * n_bins + mel_bin, "frame": frame, "band": mel_bin}
+        assert labels[frame, mel_bin] == expected[name]
+
+
+def test_the_default_segmentation_has_a_name():
+    assert INPUT_SEGMENTERS["slic"]() == SlicPyramid()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("segments_per_second", (), "more than 0"),
+        ("segments_per_second", (400, 0), "more than 0"),
+        ("segments_per_second", (float("inf"),), "more than 0"),
+        ("cap_seconds", 0, "more than 0"),
+        ("cap_seconds", float("nan"), "more than 0"),
+        ("compactness", 0, "more than 0"),
+        ("compactness", float("nan"), "more than 0"),
+        ("sigma", -1, "0 or more"),
+        ("sigma", float("nan"), "0 or more"),
+    ],
+)
+def test_nonsense_for_slic_is_refused(setting, value, expected):
+    with pytest.raises(ValueError, match=f"^{setting} .*: expected {expected}$"):
+        SlicPyramid(**{setting: value})
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e9])
+def test_any_rate_gives_segments(rate):
+    (labels,) = SlicPyramid(segments_per_second=(rate,))(utterance(noise(20)))
+    assert 1 <= labels.max() + 1 <= 20 * 80
+    assert np.array_equal(np.unique(labels), np.arange(labels.max() + 1))
 
 
 def test_missing_labels_are_closed_up_in_order():

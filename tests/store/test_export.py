@@ -106,6 +106,17 @@ def test_published_readers_get_the_maps_of_the_store(store, rng, tmp_path):
         assert file["3/src_text"].asstr()[()] == "più</s>"
 
 
+def test_saliency_of_previous_tokens_is_exported_where_there_is_one(store, rng, tmp_path):
+    tokens = np.tril(rng.random((5, 5))).astype(np.float32)
+    store.write(make_attribution(rng, id="a", S=5, token_saliency=tokens))
+    store.write(make_attribution(rng, id="b", S=5))
+    export_h5(store, {"a": 0, "b": 1}, tmp_path / "x.h5")
+    read = read_as_published_scripts_do(tmp_path / "x.h5")
+    assert read[0]["tgt_embed_heatmap"].dtype == np.float32
+    np.testing.assert_array_equal(read[0]["tgt_embed_heatmap"], tokens[:, :, None])
+    np.testing.assert_array_equal(read[1]["tgt_embed_heatmap"], np.zeros((5, 5, 1)))
+
+
 def test_progress_is_told(store, rng, tmp_path):
     for name in "ab":
         store.write(make_attribution(rng, id=name))
@@ -142,6 +153,10 @@ def damaged(attribution):
         (
             damaged,
             r"'b': input saliency of the shape \(6, 22, 5\), expected \(7, 22, 5\)",
+        ),
+        (
+            lambda a: dataclasses.replace(a, token_saliency=np.zeros((6, 6), np.float32)),
+            r"'b': previous-token saliency of the shape \(6, 6\), expected \(7, 7\)",
         ),
         (lambda a: dataclasses.replace(a, id="c"), "no utterance 'b'"),
     ],

@@ -71,6 +71,7 @@ def attributions(draw):
     parts = {
         "cross_attention": lambda: floats(L, H, S, n_steps),
         "encoder_saliency": lambda: floats(S, n_steps),
+        "token_saliency": lambda: floats(S, S),
         "input_saliency": lambda: SegmentSaliency(
             tuple(level() for _ in range(draw(st.integers(1, 2))))
         ),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,38 @@ def test_writing_does_not_disturb_another_process_that_writes(store, rng, monkey
     monkeypatch.setattr(np, "savez_compressed", interrupted)
     store.write(make_attribution(rng, id="talk.1"))
     assert store.ids() == ["talk", "talk.1"]
+
+
+def test_leftovers_of_utterances_that_are_there_are_removed_at_the_next_start(store, rng):
+    """A process that is killed right after the rename cannot clean up what another one left."""
+    store.write(make_attribution(rng, id="there"))
+    leftovers = []
+    for name in ("there.npz", "missing.npz"):
+        mark = blake2b(name.encode(), digest_size=16).hexdigest()
+        leftovers.append(store.path / f".{mark}.host.7.tmp")
+    for leftover in (*leftovers, store.path / ".meta.json.host.7.tmp"):
+        leftover.write_text("half")
+    AttributionStore.create(store.path, store.meta["parameters"])
+    # The other one may be of a process that is still writing.
+    assert files(store) == sorted([leftovers[1].name, "meta.json", "there.npz"])
+
+
+def test_a_meta_file_that_does_not_fit_on_the_disk_is_not_put_in_place(tmp_path, monkeypatch):
+    def full_disk(self, *_, **__):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(InputError, match=r"cannot write there \(No space left on device\)"):
+        AttributionStore.create(tmp_path / "store", {"seed": 1})
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_a_temporary_meta_file_taken_for_a_leftover_is_no_error(tmp_path, monkeypatch):
+    def faster(source, target, **_):
+        Path(source).unlink()
+        Path(target).write_text('{"format_version": 1, "parameters": {"seed": 1}}')
+        raise FileNotFoundError("no such file")
+
+    monkeypatch.setattr(os, "link", faster)
+    assert AttributionStore.create(tmp_path, {"seed": 1}).meta["parameters"] == {"seed": 1}

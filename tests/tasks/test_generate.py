@@ -131,6 +131,25 @@ def test_hypotheses_are_those_of_plain_decoding(data, checkpoint, explained):
     assert hypotheses == [line for line in explained[1] if line.startswith(("H-", "P-"))]
 
 
+@pytest.mark.parametrize("beam", [1, 10])
+def test_hypotheses_of_any_beam_are_explained_in_batches(data, checkpoint, tmp_path, beam):
+    flags = ("--beam", beam, "--batch-size", "5", "--max-tokens", "1000000")
+    plain = run_generate(data, checkpoint, *flags)
+    lines = run_generate(data, checkpoint, "--attribution-dir", tmp_path, *EXPLAIN, *flags)
+    assert len(AttributionStore.open(tmp_path)) == 5
+    hypotheses = [line for line in lines if line.startswith("H-")]
+    assert hypotheses == [line for line in plain if line.startswith("H-")]
+
+
+def test_an_empty_hypothesis_is_explained(data, checkpoint, tmp_path):
+    run_generate(data, checkpoint, "--attribution-dir", tmp_path, *EXPLAIN, "--max-len-b", "1")
+    for attribution in AttributionStore.open(tmp_path):
+        assert attribution.tokens == (f"<lang:{attribution.tgt_lang}>", "</s>")
+        assert attribution.hypothesis == ""
+        assert np.isfinite(attribution.input_saliency.dense()).all()
+        assert np.isfinite(attribution.encoder_saliency).all()
+
+
 def test_no_sentence_is_dropped_without_a_store(data, checkpoint):
     # fairseq's default, --required-batch-size-multiple 8, cuts 5 sentences to 4 in such batches.
     lines = run_generate(data, checkpoint, "--max-tokens", "1000000")
@@ -154,8 +173,8 @@ def test_a_store_of_other_parameters_is_refused_and_kept(data, checkpoint, expla
         (["--explain", "inputs", "--attribution-dir", "x"], "--explain inputs: expected input or"),
         (["--attribution-dir", "x", "--explain", "input", "--num-masks", "0"], "--num-masks 0"),
         (
-            ["--attribution-dir", "x", "--explain", "input", "--input-occlusion-probability", "1"],
-            "--input-occlusion-probability 1",
+            ["--attribution-dir", "x", "--explain", "input", "--input-occlusion-probability", "0"],
+            "--input-occlusion-probability 0",
         ),
         (["--gen-subset", "tset"], "tset.tsv: no such manifest.*dev.tsv, test.tsv, train.tsv"),
         (["--prefix-size", "0"], "--prefix-size 0: expected 1"),

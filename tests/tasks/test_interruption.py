@@ -1,15 +1,15 @@
-"""Killed and restarted, or shared between processes, a run gives the same files."""
+"""Shared between processes, a run gives the same files."""
 
 from __future__ import annotations
 
-import signal
-import time
+import os
+import subprocess
+import sys
 
 import pytest
-from fairseq_runs import run_generate, start_generate
+from fairseq_runs import generate_argv, run_generate, start_generate
 
 from fbk_xattn.errors import InputError
-from fbk_xattn.store import AttributionStore
 
 FLAGS = ("--save-cross-attention", "--explain", "input", "encoder", "--num-masks", "90")
 
@@ -25,57 +25,56 @@ def uninterrupted(data, checkpoint, tmp_path_factory):
     return files(store)
 
 
-def test_killed_in_the_middle_and_run_again(data, checkpoint, uninterrupted, tmp_path):
-    process = start_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS)
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("[!.]*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    stored = AttributionStore.open(tmp_path).ids()
-    assert 0 < len(stored) < 5
-    for utterance_id in stored:
-        AttributionStore.open(tmp_path).read(utterance_id)  # whole
-
-    again = start_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS)
-    output, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, output
-    assert files(tmp_path) == uninterrupted
-
-
-@pytest.mark.parametrize("launcher", ["torchrun", "SLURM", "fairseq"])
-def test_shards_write_one_store(data, checkpoint, uninterrupted, tmp_path, launcher):
-    def start(rank):
-        environment, flags = {}, ()
-        if launcher == "torchrun":
-            environment = {"RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_RANK": str(rank)}
-        elif launcher == "SLURM":
-            environment = {
-                "SLURM_PROCID": str(rank), "SLURM_NTASKS": "3", "SLURM_LOCALID": str(rank),
-                "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0",
-            }  # fmt: skip
-        else:
-            flags = ("--distributed-world-size", 3, "--distributed-rank", rank)
-        return start_generate(
-            data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags, environment=environment
-        )
-
-    outputs = []
-    for processes in ([start(0), start(1)], [start(2)]):
+def start_three(data, checkpoint, store):
+    """Start as many processes with fairseq's flags; the last one comes when the others are done."""
+    for ranks in ((0, 1), (2,)):
+        processes = [
+            start_generate(
+                data, checkpoint, "--attribution-dir", store, *FLAGS,
+                "--distributed-world-size", 3, "--distributed-rank", rank,
+            )
+            for rank in ranks
+        ]  # fmt: skip
         for process in processes:
-            outputs.append(process.communicate(timeout=300)[0])
-            assert process.returncode == 0, outputs[-1]
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output
+            yield output
+
+
+def run_torchrun(data, checkpoint, store):
+    """Run two processes of torchrun."""
+    arguments = generate_argv(data, checkpoint, "--attribution-dir", store, *FLAGS)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+            "-m", "fairseq_cli.generate", *arguments,
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "shard 1 of 2 (torchrun)" in done.stdout
+    yield done.stdout
+
+
+@pytest.mark.parametrize("launch", [start_three, run_torchrun])
+def test_shards_write_one_store(data, checkpoint, uninterrupted, tmp_path, launch):
+    outputs = list(launch(data, checkpoint, tmp_path))
     assert files(tmp_path) == uninterrupted
     # Each utterance was decoded by one process alone.
     assert sum(line.startswith("H-") for output in outputs for line in output.splitlines()) == 5
 
 
-def test_more_processes_than_batches(data, checkpoint, tmp_path):
+def test_more_processes_than_batches(data, checkpoint, tmp_path, caplog):
     flags = ("--distributed-world-size", 9, "--distributed-rank", 8)
-    process = start_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert "no utterance for this process" in output
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as stop:
+        run_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags)
+    assert stop.value.code == 0
+    assert "no utterance for this process" in caplog.text
 
 
 def test_processes_that_would_write_one_results_file_are_refused(

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from fbk_xattn.errors import InputError
-from fbk_xattn.explain import occlude_encoder_output, occlude_input
+from fbk_xattn.explain import (
+    Bands,
+    Cells,
+    Frames,
+    JointExplainer,
+    SlicPyramid,
+    kl_divergence,
+    occlude_encoder_output,
+    occlude_input,
+    probability_difference,
+)
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 
 
@@ -28,6 +38,7 @@ def test_defaults_are_those_of_the_paper():
     assert (spes.segmenter.cap_seconds, spes.segmenter.sigma) == (7.5, 0)
     assert spes.segmenter.compactness == 0.1
     assert (spes.occluder, encoder.occluder) == (occlude_input, occlude_encoder_output)
+    assert spes.scorer is encoder.scorer is kl_divergence
 
 
 def test_no_store_no_explanation():
@@ -51,6 +62,8 @@ def test_every_flag_that_changes_numbers_is_a_parameter():
         "--slic-cap-seconds": "3",
         "--slic-sigma": "1",
         "--slic-compactness": "1",
+        "--previous-token-occlusion-probability": "0.1",
+        "--scorer": "probability",
     }.items():
         changed = parse(*base, flag, value).parameters()
         assert {name for name in changed if changed[name] != parameters[name]} == {flag}
@@ -65,9 +78,88 @@ def test_parameters_of_other_targets_are_left_out():
     parameters = parse("--attribution-dir", "out", "--explain", "encoder").parameters()
     assert "--slic-sigma" not in parameters
     assert "--input-occlusion-probability" not in parameters
+    assert "--input-segmentation" not in parameters
+    assert "--previous-token-occlusion-probability" not in parameters
+    assert parameters["--scorer"] == "kl"
 
 
-@pytest.mark.parametrize("flag", ["--slic-cap-seconds", "--slic-segments-per-second"])
-def test_nonsense_for_segmentation_is_refused(flag):
-    with pytest.raises(InputError, match="expected more than 0"):
-        parse("--attribution-dir", "out", "--explain", "input", flag, "0")
+BASE = ("--attribution-dir", "out", "--explain", "input")
+
+
+@pytest.mark.parametrize(
+    ("name", "segmenter"),
+    [("slic", SlicPyramid()), ("cell", Cells()), ("frame", Frames()), ("band", Bands())],
+)
+def test_the_segmentation_is_chosen_by_its_name(name, segmenter):
+    options = parse(*BASE, "--input-segmentation", name)
+    (explainer,) = options.explainers()
+    assert explainer.segmenter == segmenter
+    parameters = options.parameters()
+    assert parameters["--input-segmentation"] == name
+    assert ("--slic-sigma" in parameters) == (name == "slic")
+
+
+def test_the_scorer_is_that_of_every_target():
+    options = parse(*BASE, "encoder", "--scorer", "probability")
+    assert {e.scorer for e in options.explainers()} == {probability_difference}
+
+
+def test_previous_tokens_are_occluded_along_with_the_input_when_asked():
+    spes = parse(*BASE, "encoder").explainers()[0]
+    flags = ("--previous-token-occlusion-probability", "0.4")
+    joint, encoder = parse(*BASE, "encoder", *flags).explainers()
+    assert isinstance(joint, JointExplainer)
+    assert joint.explainer == spes
+    assert joint.token_sampler.probability == 0.4
+    assert (joint.target, encoder.target) == ("input", "encoder")
+
+
+@pytest.mark.parametrize("name", ["input", "encoder", "previous-token"])
+def test_probability_1_is_one(name):
+    parse(*BASE, f"--{name}-occlusion-probability", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--slic-cap-seconds", "0"), "--slic-cap-seconds 0.0: expected more than 0"),
+        (
+            ("--slic-segments-per-second", "400", "0"),
+            "--slic-segments-per-second 400.0 0.0: expected more than 0",
+        ),
+        (("--slic-compactness", "nan"), "--slic-compactness nan: expected more than 0"),
+        (("--slic-sigma", "-1"), "--slic-sigma -1.0: expected 0 or more"),
+        (("--scorer", "KL"), "--scorer KL: expected kl or probability"),
+        (
+            ("--input-segmentation", "word"),
+            "--input-segmentation word: expected slic, cell, frame or band",
+        ),
+        (
+            ("--input-occlusion-probability", "0"),
+            "--input-occlusion-probability 0.0: expected more than 0 and at most 1, as without "
+            "occlusion there is nothing to see",
+        ),
+        (
+            ("--encoder-occlusion-probability", "nan"),
+            "--encoder-occlusion-probability nan: expected more than 0 and at most 1, as without "
+            "occlusion there is nothing to see",
+        ),
+        (
+            ("--previous-token-occlusion-probability", "1.5"),
+            "--previous-token-occlusion-probability 1.5: expected 0 (none is occluded) to 1",
+        ),
+        (
+            ("--previous-token-occlusion-probability", "nan"),
+            "--previous-token-occlusion-probability nan: expected 0 (none is occluded) to 1",
+        ),
+        (
+            ("--explain", "encoder", "--previous-token-occlusion-probability", "0.1"),
+            "--previous-token-occlusion-probability 0.1 without --explain input: expected both, as "
+            "tokens are occluded along with the input",
+        ),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(flags, message):
+    with pytest.raises(InputError) as error:
+        parse(*BASE, *flags)
+    assert str(error.value) == message

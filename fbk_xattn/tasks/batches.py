@@ -1,0 +1,108 @@
+"""The batches of one process at generation, each of which settles the account."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from fairseq.data.iterators import EpochBatchIterating, EpochBatchIterator
+
+from fbk_xattn.data.dataset import SpeechToTextCTCDataset
+from fbk_xattn.tasks.accounting import Account
+from fbk_xattn.tasks.sharding import Shard, own_batches, utterance_cost
+
+
+def own_iterator(
+    iterator: EpochBatchIterator, dataset: SpeechToTextCTCDataset, shard: Shard, account: Account
+) -> AccountedIterator:
+    """Return an iterator over the batches of one process.
+
+    Args:
+        iterator: fairseq's, over all batches.
+        dataset: That it reads.
+        shard: The process. fairseq would give it every n-th batch.
+        account: To settle; its utterances are set, those that failed already among them.
+    """
+    batches = own_batches(iterator.frozen_batches, dataset.n_frames, shard)
+    account.costs = dict.fromkeys(account.failures, 0.0) | {
+        dataset.ids[i]: utterance_cost(dataset.n_frames[i]) for batch in batches for i in batch
+    }
+    own = EpochBatchIterator(
+        dataset=dataset,
+        collate_fn=iterator.collate_fn,
+        batch_sampler=batches,
+        seed=iterator.seed,
+        num_workers=iterator.num_workers,
+        epoch=iterator.epoch,
+        buffer_size=iterator.buffer_size,
+    )
+    return AccountedIterator(own, account)
+
+
+def drop_utterances(batch: dict[str, Any]) -> None:
+    """Make a batch one that ``fairseq-generate`` prints and counts nothing of."""
+    batch["id"] = batch["id"][:0]
+    batch["nsentences"] = 0
+
+
+def out_of_memory(error: Exception, batch: dict[str, Any]) -> str | None:
+    """Return what to do about a batch that the device has no memory for; ``None`` otherwise."""
+    on_cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    if not on_cpu and not isinstance(error, torch.cuda.OutOfMemoryError):
+        return None
+    size, n_frames = batch["net_input"]["src_tokens"].shape[:2]
+    return (
+        f"out of memory in decoding a batch of {size} utterances of up to {n_frames} frames; a "
+        "lower --max-tokens, --batch-size or --beam needs less"
+    )
+
+
+class AccountedIterator:
+    """fairseq's epoch iterator, whose batches settle an :class:`Account`."""
+
+    def __init__(self, iterator: EpochBatchIterating, account: Account) -> None:
+        """Wrap ``iterator``."""
+        self._iterator = iterator
+        self._account = account
+
+    def __getattr__(self, name: str) -> Any:
+        """Leave everything else to fairseq's iterator."""
+        return getattr(self._iterator, name)
+
+    def next_epoch_itr(self, **kwargs: Any) -> AccountedBatches:
+        """Return the batches of one pass."""
+        return AccountedBatches(self._iterator.next_epoch_itr(**kwargs), self._account)
+
+
+class AccountedBatches:
+    """Batches of one pass; notes utterances that could not be loaded and closes the account."""
+
+    def __init__(self, batches: Any, account: Account) -> None:
+        """Wrap fairseq's ``batches``."""
+        self._batches = batches
+        self._account = account
+        self.n = getattr(batches, "n", 0)
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the batches, then close the account; between them, look for signals to stop."""
+        self._account.started = time.monotonic()
+        with self._account.signals.caught():
+            for batch in self._loaded():
+                self._account.failures.update(batch.pop("failures", {}))
+                self._account.stop_if_asked()
+                yield batch
+        self._account.close()
+
+    def _loaded(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._batches
+        except RuntimeError:
+            # A signal to all processes of a job ends those that load data, too.
+            self._account.stop_if_asked()
+            raise

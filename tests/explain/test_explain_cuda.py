@@ -1,0 +1,73 @@
+"""Explanations on a CUDA device, against the CPU; skipped where there is none."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from golden import published
+
+from fbk_xattn.explain import (
+    EncoderSteps,
+    Explainer,
+    JointExplainer,
+    MaskSampler,
+    SlicPyramid,
+    kl_divergence,
+    occlude_encoder_output,
+    occlude_input,
+    probability_difference,
+    token_saliency,
+)
+
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+
+SPES = Explainer("input", SlicPyramid(), MaskSampler(0.5), occlude_input, kl_divergence)
+EXPLAINERS = {
+    "input": SPES,
+    "probability": dataclasses.replace(SPES, scorer=probability_difference),
+    "tokens": JointExplainer(SPES, MaskSampler(0.4)),
+    "encoder": Explainer(
+        "encoder", EncoderSteps(), MaskSampler(0.7), occlude_encoder_output, kl_divergence
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """Leave no product to TF32, which has 10 bits of mantissa."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def on_device(utterance):
+    tensors = {k: v.cuda() for k, v in vars(utterance).items() if isinstance(v, torch.Tensor)}
+    return dataclasses.replace(utterance, **tensors)
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+@pytest.mark.parametrize("at_a_time", [7, 64, 1000])
+def test_masks_are_those_of_the_cpu_and_maps_within_rounding(name, at_a_time):
+    model, _, _ = published.load()
+    utterance = published.utterance_of(0)
+    theirs = EXPLAINERS[name].explain(model, utterance, 100, 5, 50)
+    ours = EXPLAINERS[name].explain(
+        copy.deepcopy(model).cuda(), on_device(utterance), 100, 5, at_a_time
+    )
+    for here, there in zip(ours, theirs, strict=True):
+        assert np.array_equal(here.labels, there.labels)
+        assert np.array_equal(here.denominator, there.denominator)
+        assert here.numerator.dtype == np.float32
+        np.testing.assert_allclose(here.numerator, there.numerator, rtol=1e-3, atol=1e-3)
+    if name == "tokens":
+        assert all(
+            np.array_equal(here.token_denominator, there.token_denominator)
+            for here, there in zip(ours, theirs, strict=True)
+        )
+        np.testing.assert_allclose(
+            token_saliency(ours), token_saliency(theirs), rtol=1e-3, atol=1e-4
+        )
