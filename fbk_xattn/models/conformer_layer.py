@@ -11,7 +11,7 @@ from torch.nn import functional
 from fbk_xattn.errors import InputError
 from fbk_xattn.models.batch_norm import SynchronisedBatchNorm
 from fbk_xattn.models.masking import zero_padding
-from fbk_xattn.models.projection import linear
+from fbk_xattn.models.projection import LayerNorm, linear, project
 from fbk_xattn.models.relative_attention import RelativeMultiHeadAttention, RelativePositions
 
 
@@ -67,7 +67,7 @@ class FeedForwardModule(nn.Module):
         """Create the module."""
         super().__init__()
         inner = config.dim * config.feed_forward_expansion
-        self.layernorm = nn.LayerNorm(config.dim)
+        self.layernorm = LayerNorm(config.dim)
         self.first_linear = linear(config.dim, inner)
         self.second_linear = linear(inner, config.dim)
         self.dropout = nn.Dropout(config.feed_forward_dropout)
@@ -84,7 +84,7 @@ class AttentionModule(nn.Module):
     def __init__(self, config: ConformerLayerConfig) -> None:
         """Create the module."""
         super().__init__()
-        self.layer_norm = nn.LayerNorm(config.dim)
+        self.layer_norm = LayerNorm(config.dim)
         self.attention = RelativeMultiHeadAttention(
             config.dim, config.heads, config.attention_dropout
         )
@@ -102,7 +102,7 @@ class ConvolutionModule(nn.Module):
         """Create the module."""
         super().__init__()
         dim = config.dim
-        self.layernorm = nn.LayerNorm(dim)
+        self.layernorm = LayerNorm(dim)
         self.first_pointwise_conv1d = nn.Conv1d(dim, dim * config.conv_expansion, 1)
         self.depthwise_conv1d = nn.Conv1d(
             dim,
@@ -141,7 +141,7 @@ class ConvolutionModule(nn.Module):
 
 def _pointwise(convolution: nn.Conv1d, x: Tensor) -> Tensor:
     """Apply a convolution of kernel size 1 to ``(B, L, C)``, without moving time to the end."""
-    return functional.linear(x, convolution.weight.squeeze(2), convolution.bias)
+    return project(x, convolution.weight.squeeze(2), convolution.bias)
 
 
 class ConformerLayer(nn.Module):
@@ -154,7 +154,7 @@ class ConformerLayer(nn.Module):
         self.attention = AttentionModule(config)
         self.conv_module = ConvolutionModule(config)
         self.second_feed_forward = FeedForwardModule(config)
-        self.layernorm = nn.LayerNorm(config.dim)
+        self.layernorm = LayerNorm(config.dim)
         self.feed_forward_share = 0.5 if config.half_step_residual else 1.0
 
     def forward(self, x: Tensor, positions: RelativePositions) -> Tensor:

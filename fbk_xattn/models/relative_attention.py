@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbk_xattn.errors import InputError
-from fbk_xattn.models.projection import linear
+from fbk_xattn.models.projection import linear, project
 
 MAX_STEPS = 10_000
 
@@ -194,7 +194,7 @@ class RelativeMultiHeadAttention(nn.Module):
             ``(B, L, d)``; what lies beyond an utterance's length is arbitrary.
         """
         projections = (self.query_proj, self.key_proj, self.value_proj)
-        projected = functional.linear(
+        projected = project(
             x,
             torch.cat([projection.weight for projection in projections]),
             torch.cat([projection.bias for projection in projections]),

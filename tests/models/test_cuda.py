@@ -8,14 +8,16 @@ import torch
 from torch.nn import functional
 
 from fbk_xattn.criterions.ctc import ctc_loss
+from fbk_xattn.models.inference import inference_copy
 from fbk_xattn.models.masking import length_mask, zero_padding
-from fbk_xattn.models.projection import VocabularyProjection
+from fbk_xattn.models.projection import LayerNorm, Linear, VocabularyProjection
 from fbk_xattn.models.relative_attention import RelativePositions, sinusoids
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
 from fbk_xattn.models.cuda.depthwise import CUDADepthwise
+from fbk_xattn.models.cuda.encoder import FusedEncoder
 
 NO_DROPOUT = {
     "dropout": 0.0,
@@ -157,3 +159,40 @@ def test_projection_onto_an_odd_vocabulary_has_its_size():
     logits = projection.bfloat16()(x.bfloat16())
     assert logits.shape == (5, 7, 301)
     torch.testing.assert_close(logits.float(), expected, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("n_frames", [3, 61, 300])
+@pytest.mark.parametrize("n_utterances", [1, 5])
+@pytest.mark.parametrize("sizes", [{}, SIZES, {**SIZES, "encoder_attention_heads": 2}])
+def test_the_fused_encoder_gives_what_the_encoder_gives(n_frames, n_utterances, sizes):
+    torch.manual_seed(0)
+    model = building.build(**sizes)
+    features = torch.randn(n_utterances, n_frames, 6)
+    model(torch.randn(3, 70, 6), torch.tensor([70, 60, 50]), torch.randint(4, 18, (3, 5)))
+    model.eval()  # with running statistics of the batch norm that are not those it begins with
+    with torch.no_grad():
+        expected = model.encoder(features, torch.full((n_utterances,), n_frames))["encoder_out"][0]
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float16, 0.05), (torch.bfloat16, 0.3)):
+        fused = inference_copy(model.cuda(), dtype).encoder
+        assert isinstance(fused, FusedEncoder)
+        result = fused(features.cuda())["encoder_out"][0]
+        assert result.dtype == dtype
+        torch.testing.assert_close(result.float().cpu(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 20), (40, 5, 512), (1000, 3, 100)])
+def test_gradients_of_linear_layers_and_layer_norms(shape):
+    torch.manual_seed(0)
+    for layer in (Linear(shape[-1], 33), LayerNorm(shape[-1])):
+        with torch.no_grad():
+            layer.weight.add_(torch.randn_like(layer.weight))
+        x = torch.randn(*shape, requires_grad=True)
+        upstream = torch.randn_like(layer(x))
+        wanted = (x, layer.weight, layer.bias)
+        expected = torch.autograd.grad(layer(x), wanted, upstream)
+        on_device = x.detach().cuda().requires_grad_()
+        layer.cuda()
+        wanted = (on_device, layer.weight, layer.bias)
+        result = torch.autograd.grad(layer(on_device), wanted, upstream.cuda())
+        for gradient, by_cpu in zip(result, expected, strict=True):
+            torch.testing.assert_close(gradient.cpu(), by_cpu, atol=1e-3, rtol=1e-4)

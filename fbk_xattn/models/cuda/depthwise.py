@@ -10,10 +10,11 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def _convolve(
     x,
     weight,
+    bias,
     result,
     lengths,
     size,
@@ -23,8 +24,9 @@ def _convolve(
     KERNEL: tl.constexpr,
     STEPS: tl.constexpr,
     CHANNELS: tl.constexpr,
+    ACTIVATE: tl.constexpr,
 ):
-    """Some steps of some channels of one utterance."""
+    """Some steps of some channels of one utterance; with bias and swish if asked for."""
     utterance = tl.program_id(2).to(tl.int64)
     n = tl.load(lengths + utterance).to(tl.int32)
     step = tl.program_id(0) * STEPS + tl.arange(0, STEPS)
@@ -40,9 +42,12 @@ def _convolve(
             other=0.0,
         )
         factor = tl.load(
-            weight + channel * KERNEL + first_tap + tap * weight_step, mask=channel < dim, other=0.0
+            weight + (first_tap + tap * weight_step) * dim + channel, mask=channel < dim, other=0.0
         )
         total += values.to(tl.float32) * factor.to(tl.float32)[None, :]
+    if ACTIVATE:
+        total += tl.load(bias + channel, mask=channel < dim, other=0.0)[None, :]
+        total = total * tl.sigmoid(total)
     total = tl.where((step < n)[:, None], total, 0.0)
     tl.store(
         result + start + step[:, None] * dim + channel[None, :],
@@ -133,13 +138,35 @@ class CUDADepthwise(torch.autograd.Function):
 
 
 def _depthwise(x: Tensor, weight: Tensor, lengths: Tensor, flipped: bool) -> Tensor:
+    return _launch(x, weight.squeeze(1).t().contiguous(), None, lengths, flipped)
+
+
+def depthwise_swish(x: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor) -> Tensor:
+    """Convolve over time, add a bias and apply swish, without gradients.
+
+    Args:
+        x: ``(B, L, d)``, contiguous.
+        weight: ``(K, d)``, ``K`` odd.
+        bias: ``(d,)``.
+        lengths: ``(B,)`` steps of each utterance; zeros are read and given beyond.
+
+    Returns:
+        ``(B, L, d)``.
+    """
+    return _launch(x, weight, bias, lengths, flipped=False)
+
+
+def _launch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor, flipped: bool
+) -> Tensor:
     n_utterances, size, dim = x.shape
-    kernel = weight.shape[2]
+    kernel = weight.shape[0]
     steps, channels = 32, 64
     result = torch.empty_like(x)
     _convolve[(triton.cdiv(size, steps), triton.cdiv(dim, channels), n_utterances)](
         x,
-        weight.contiguous(),
+        weight,
+        bias,
         result,
         lengths,
         size,
@@ -149,5 +176,7 @@ def _depthwise(x: Tensor, weight: Tensor, lengths: Tensor, flipped: bool) -> Ten
         KERNEL=kernel,
         STEPS=steps,
         CHANNELS=channels,
+        ACTIVATE=bias is not None,
+        num_warps=2,
     )
     return result
