@@ -1,5 +1,6 @@
 """Occlusion attribution: segmentation, masks, occlusion, scoring, accumulation."""
 
+from fbk_xattn.explain.batching import perturbations_per_eval
 from fbk_xattn.explain.explainer import Explainer, LevelScores
 from fbk_xattn.explain.masks import MaskSampler
 from fbk_xattn.explain.occlusion import occlude_encoder_output, occlude_input
@@ -11,6 +12,7 @@ from fbk_xattn.explain.segmentation import (
     Cells,
     EncoderSteps,
     Frames,
+    SegmentationAhead,
     SlicPyramid,
 )
 from fbk_xattn.explain.utterance import Utterance
@@ -27,11 +29,13 @@ __all__ = [
     "JointScores",
     "LevelScores",
     "MaskSampler",
+    "SegmentationAhead",
     "SlicPyramid",
     "Utterance",
     "kl_divergence",
     "occlude_encoder_output",
     "occlude_input",
+    "perturbations_per_eval",
     "probability_difference",
     "token_saliency",
 ]

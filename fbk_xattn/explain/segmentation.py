@@ -6,6 +6,8 @@ A segmentation is an integer feature mask: one label a cell, 0 to ``n_segments -
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,3 +162,31 @@ def contiguous(labels: NDArray[np.integer]) -> Labels:
     """Renumber labels to 0, 1, ... in ascending order, so that none is missing."""
     _, inverse = np.unique(labels, return_inverse=True)
     return inverse.reshape(labels.shape).astype(np.int32)
+
+
+class SegmentationAhead:
+    """A segmenter that has begun with the next utterance while the device works on this one.
+
+    Example:
+        >>> import torch
+        >>> steps = SegmentationAhead(EncoderSteps())
+        >>> some = Utterance("a", *torch.zeros(4, 2, 3).unbind())
+        >>> steps.announce(some)
+        >>> steps(some)
+        [array([0, 1], dtype=int32)]
+    """
+
+    def __init__(self, segmenter: Callable[[Utterance], list[Labels]]) -> None:
+        """Use ``segmenter``."""
+        self._segmenter = segmenter
+        self._thread = ThreadPoolExecutor(1)
+        self._begun: dict[str, Future[list[Labels]]] = {}
+
+    def announce(self, utterance: Utterance) -> None:
+        """Begin with an utterance that is to come."""
+        self._begun[utterance.id] = self._thread.submit(self._segmenter, utterance)
+
+    def __call__(self, utterance: Utterance) -> list[Labels]:
+        """Return the segmentations of an utterance, announced or not."""
+        begun = self._begun.pop(utterance.id, None)
+        return self._segmenter(utterance) if begun is None else begun.result()

@@ -23,24 +23,30 @@ def inference_copy(
     """Return encoder and decoder of ``model`` in ``dtype``, for utterances of one length.
 
     They compute what the model does, within rounding, in fewer passes over memory: a Conformer
-    encoder on a CUDA device becomes a :class:`fbk_xattn.models.cuda.encoder.FusedEncoder`, the
-    decoder's cross-attention a :class:`CrossAttention`. Later changes of the weights of ``model``
-    do not reach the copy.
+    encoder on a CUDA device becomes a :class:`fbk_xattn.models.cuda.encoder.FusedEncoder`, a plain
+    Transformer decoder there a :class:`fbk_xattn.models.cuda.decoder.FusedDecoder`. Later changes
+    of the weights of ``model`` do not reach the copy.
 
     Args:
         model: In evaluation mode, on its device.
         dtype: Of weights and activations.
     """
     encoder = model.encoder
-    if isinstance(encoder, ConformerEncoder) and next(encoder.parameters()).is_cuda:
+    decoder = copy.deepcopy(model.decoder).to(dtype)
+    on_gpu = next(decoder.parameters()).is_cuda
+    if on_gpu and isinstance(encoder, ConformerEncoder):
         from fbk_xattn.models.cuda.encoder import FusedEncoder
 
-        fast = FusedEncoder(encoder, dtype)
+        encoder = FusedEncoder(encoder, dtype)
     else:
-        fast = copy.deepcopy(encoder).to(dtype)
-    decoder = copy.deepcopy(model.decoder).to(dtype)
+        encoder = copy.deepcopy(encoder).to(dtype)
+    if on_gpu:
+        from fbk_xattn.models.cuda.decoder import FusedDecoder, can_fuse
+
+        if can_fuse(decoder):
+            return FairseqEncoderDecoderModel(encoder, FusedDecoder(decoder)).eval()
     _speed_up(decoder)
-    return FairseqEncoderDecoderModel(fast, decoder).eval()
+    return FairseqEncoderDecoderModel(encoder, decoder).eval()
 
 
 def _speed_up(decoder: FairseqDecoder) -> None:

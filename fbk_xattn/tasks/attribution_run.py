@@ -8,26 +8,34 @@ import importlib.metadata
 import platform
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoderDecoderModel
-from torch import Tensor
 
 from fbk_xattn import __version__
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
-from fbk_xattn.explain import LevelScores, Utterance, token_saliency
+from fbk_xattn.data.manifest import ManifestRow
+from fbk_xattn.explain import (
+    Explainer,
+    JointExplainer,
+    LevelScores,
+    SegmentationAhead,
+    Utterance,
+    perturbations_per_eval,
+    token_saliency,
+)
 from fbk_xattn.generation.teacher_forcing import TeacherForced, teacher_force
+from fbk_xattn.models.inference import inference_copy
 from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, SegmentSaliency
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.options import ExplanationOptions
 from fbk_xattn.tasks.progress import MaskProgress
 
-# Frames of occluded copies in one pass. On two cores rates level off there for 2 to 5 s of speech.
-CPU_FRAMES_PER_EVAL = 20_000
-CUDA_FRAMES_PER_EVAL = 256_000
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 # Of one file: too large, or its name too long. Other files can be written.
 OF_ONE_FILE = {errno.EFBIG, errno.ENAMETOOLONG}
@@ -58,6 +66,7 @@ class AttributionRun:
         self.model = model
         self.dictionary = dictionary
         self.account = account
+        self._segmenter = SegmentationAhead(options.input_segmenter)
         # What is stored takes no time.
         account.costs.update({i: 0.0 for i in account.costs if i in store})
 
@@ -105,23 +114,32 @@ class AttributionRun:
             self.dictionary.eos(),
         )
         lengths = batch["net_input"]["src_lengths"].tolist()
+        todo: list[tuple[int, int, Utterance]] = []
         for i, index in enumerate(batch["id"].tolist()):
             utterance_id = dataset.ids[index]
             if utterance_id in self.store:
                 self.account.present.append(utterance_id)
                 continue
+            features, view = batch["net_input"]["src_tokens"][i, : lengths[i]], views[i]
+            utterance = Utterance(
+                utterance_id, features, view.encoder_out, view.prev_output_tokens, view.logits
+            )
+            todo.append((i, index, utterance))
+        following = [utterance for _, _, utterance in todo[1:]]
+        for i, index, utterance in todo:
             self.account.stop_if_asked()
             started = time.monotonic()
-            features = batch["net_input"]["src_tokens"][i, : lengths[i]]
+            if following and "input" in self.options.targets:
+                self._segmenter.announce(following.pop(0))
             try:
                 attribution = self._explain(
-                    dataset, index, features, views[i], hypotheses[i], texts[i], n_prefix
+                    dataset.rows[index], utterance, views[i], hypotheses[i], texts[i], n_prefix
                 )
             except Exception as error:  # whatever it is, the others go on
-                self.account.fail([utterance_id], error)
+                self.account.fail([utterance.id], error)
                 continue
             if self._write(attribution):
-                self.account.finish(utterance_id, time.monotonic() - started)
+                self.account.finish(utterance.id, time.monotonic() - started)
 
     def _write(self, attribution: Attribution) -> bool:
         """Write an utterance; return whether that went well.
@@ -151,29 +169,18 @@ class AttributionRun:
 
     def _explain(
         self,
-        dataset: SpeechToTextCTCDataset,
-        index: int,
-        features: Tensor,
+        row: ManifestRow,
+        utterance: Utterance,
         view: TeacherForced,
         hypothesis: dict[str, Any],
         text: str,
         n_prefix: int,
     ) -> Attribution:
-        row = dataset.rows[index]
-        utterance = Utterance(
-            row.id, features, view.encoder_out, view.prev_output_tokens, view.logits
-        )
         scores = {
-            explainer.target: explainer.explain(
-                self.model,
-                utterance,
-                self.options.num_masks,
-                self.options.seed,
-                self._perturbations_per_eval(features),
-                MaskProgress(self.account.log, row.id, explainer.target, self.options.num_masks),
-            )
-            for explainer in self.options.explainers()
+            explainer.target: self._scores(explainer, utterance)
+            for explainer in self.options.explainers(self._segmenter)
         }
+        features = utterance.features
         token_ids = hypothesis["tokens"].cpu()
         return Attribution(
             id=row.id,
@@ -200,11 +207,30 @@ class AttributionRun:
             token_saliency=token_saliency(scores.get("input", [])),
         )
 
-    def _perturbations_per_eval(self, features: Tensor) -> int:
-        if self.options.perturbations_per_eval:
-            return self.options.perturbations_per_eval
-        frames = CUDA_FRAMES_PER_EVAL if features.is_cuda else CPU_FRAMES_PER_EVAL
-        return max(1, frames // len(features))
+    def _scores(
+        self, explainer: Explainer | JointExplainer, utterance: Utterance
+    ) -> list[LevelScores]:
+        options, target = self.options, explainer.target
+        scores = explainer.explain(
+            self._occluded_model,
+            utterance,
+            options.num_masks,
+            options.seed,
+            options.perturbations_per_eval or perturbations_per_eval(utterance, target),
+            MaskProgress(self.account.log, utterance.id, target, options.num_masks),
+        )
+        if not all(np.isfinite(level.numerator).all() for level in scores):
+            raise ValueError(
+                f"{target} saliency has infinite or undefined scores in "
+                f"{options.explanation_precision}, expected finite ones; "
+                "--explanation-precision fp32 has the largest range"
+            )
+        return scores
+
+    @cached_property
+    def _occluded_model(self) -> FairseqEncoderDecoderModel:
+        """What occluded copies go through."""
+        return inference_copy(self.model, self.options.dtype)
 
 
 def segment_saliency(scores: list[LevelScores]) -> SegmentSaliency:

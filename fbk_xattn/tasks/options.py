@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.explain import (
@@ -16,12 +18,14 @@ from fbk_xattn.explain import (
     Explainer,
     JointExplainer,
     MaskSampler,
+    Utterance,
     occlude_encoder_output,
     occlude_input,
 )
-from fbk_xattn.explain.segmentation import InputSegmenter
+from fbk_xattn.explain.segmentation import InputSegmenter, Labels
 
 TARGETS = ("input", "encoder")
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def add_explanation_args(parser: ArgumentParser) -> None:
@@ -129,14 +133,21 @@ def add_explanation_args(parser: ArgumentParser) -> None:
         help="occluded copies in one pass of the model; changes speed and memory, never masks "
         "(default: 0, chosen from the length of the utterance)",
     )
+    add(
+        "--explanation-precision",
+        default="auto",
+        metavar="PRECISION",
+        help="in which occluded copies go through the model, the hypothesis aside: fp32, fp16, "
+        "bf16, or auto, which is fp16 on a GPU and fp32 on a CPU (default: auto)",
+    )
 
 
 @dataclass(frozen=True)
 class ExplanationOptions:
     """The flags of :func:`add_explanation_args`, checked.
 
-    Attributes are named as the flags; ``seed`` is fairseq's ``--seed``, and ``input_segmenter`` has
-    the settings that belong to ``input_segmentation``.
+    Attributes are named as the flags; ``seed`` is fairseq's ``--seed``, ``input_segmenter`` has the
+    settings that belong to ``input_segmentation``, and ``explanation_precision`` is never ``auto``.
     """
 
     attribution_dir: Path
@@ -151,6 +162,7 @@ class ExplanationOptions:
     scorer: str
     input_segmentation: str
     input_segmenter: InputSegmenter
+    explanation_precision: str
 
     @classmethod
     def from_args(cls, args: Namespace) -> ExplanationOptions | None:
@@ -164,6 +176,7 @@ class ExplanationOptions:
             _check_name("--explain", target, TARGETS)
         _check_name("--scorer", args.scorer, SCORERS)
         _check_name("--input-segmentation", args.input_segmentation, INPUT_SEGMENTERS)
+        _check_name("--explanation-precision", args.explanation_precision, ("auto", *PRECISIONS))
         if args.attribution_dir is None:
             if targets or args.save_cross_attention:
                 flag = "--explain" if targets else "--save-cross-attention"
@@ -206,12 +219,24 @@ class ExplanationOptions:
             scorer=args.scorer,
             input_segmentation=args.input_segmentation,
             input_segmenter=_input_segmenter(args),
+            explanation_precision=_precision(args),
         )
 
-    def explainers(self) -> list[Explainer | JointExplainer]:
-        """Return the attribution method of each target."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the explanation precision."""
+        return PRECISIONS[self.explanation_precision]
+
+    def explainers(
+        self, input_segmenter: Callable[[Utterance], list[Labels]] | None = None
+    ) -> list[Explainer | JointExplainer]:
+        """Return the attribution method of each target.
+
+        Args:
+            input_segmenter: To take instead of the one of the flags, with the same result.
+        """
         methods: dict[str, Explainer | JointExplainer] = {
-            "input": self._input_explainer(),
+            "input": self._input_explainer(input_segmenter or self.input_segmenter),
             "encoder": Explainer(
                 "encoder",
                 EncoderSteps(),
@@ -222,10 +247,12 @@ class ExplanationOptions:
         }
         return [methods[target] for target in self.targets]
 
-    def _input_explainer(self) -> Explainer | JointExplainer:
+    def _input_explainer(
+        self, segmenter: Callable[[Utterance], list[Labels]]
+    ) -> Explainer | JointExplainer:
         explainer = Explainer(
             "input",
-            self.input_segmenter,
+            segmenter,
             MaskSampler(self.input_occlusion_probability),
             occlude_input,
             SCORERS[self.scorer],
@@ -248,6 +275,7 @@ class ExplanationOptions:
                 "--num-masks": self.num_masks,
                 "--seed": self.seed,
                 "--scorer": self.scorer,
+                "--explanation-precision": self.explanation_precision,
             }
         if "input" in self.targets:
             parameters |= {
@@ -268,6 +296,14 @@ def _check_name(flag: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         *others, last = known
         raise InputError(f"{flag} {name}: expected {', '.join(others)} or {last}")
+
+
+def _precision(args: Namespace) -> str:
+    """Return the precision that is meant; half precision is slow on CPUs."""
+    if args.explanation_precision != "auto":
+        return str(args.explanation_precision)
+    on_gpu = torch.cuda.is_available() and not getattr(args, "cpu", False)
+    return "fp16" if on_gpu else "fp32"
 
 
 def _check_probability(flag: str, probability: float, expected: str) -> None:

@@ -96,7 +96,7 @@ def attend_relatively(
     n_utterances, size, width = projected.shape
     dim = width // 3
     result = projected.new_empty(n_utterances, size, dim)
-    rows = 64
+    rows = 128
     _attend_relatively[(triton.cdiv(size, rows) * n_utterances * heads,)](
         projected,
         scores,
@@ -110,8 +110,9 @@ def attend_relatively(
         scale / math.log(2),
         HEAD=_block(dim // heads),
         ROWS=rows,
-        COLUMNS=64,
+        COLUMNS=32,
         PRECISION=_precision(projected),
+        num_stages=3,
     )
     return result
 

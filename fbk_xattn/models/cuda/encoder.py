@@ -210,5 +210,6 @@ def _as_scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - norm.running_mean * scale
 
 
-def _norm(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    return norm.weight.detach().float(), norm.bias.detach().float()
+def _norm(norm: nn.LayerNorm) -> Tensor:
+    """Return ``(2, d)`` in float32: weight and bias."""
+    return torch.stack([norm.weight, norm.bias]).detach().float()

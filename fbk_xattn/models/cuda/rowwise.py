@@ -52,18 +52,18 @@ def _normalise(
 def normalise(
     x: Tensor,
     offset: Tensor,
-    norm: tuple[Tensor, Tensor],
+    norm: Tensor,
     eps: float,
-    final: tuple[Tensor, Tensor] | None = None,
+    final: Tensor | None = None,
 ) -> Tensor:
     """Return the layer norm of ``x + offset``.
 
     Args:
         x: ``(n, d)``, contiguous.
         offset: ``(d,)`` in float32.
-        norm: Weight and bias ``(d,)`` in float32.
+        norm: ``(2, d)`` in float32: weight and bias.
         eps: Of the layer norms.
-        final: Weight and bias of a layer norm to apply first, whose result replaces ``x``.
+        final: ``(2, d)`` of a layer norm to apply first, whose result replaces ``x``.
 
     Returns:
         ``(n, d)``.
