@@ -107,7 +107,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     add("--seconds", type=float, nargs=2, default=(2.0, 25.0), help="shortest and longest")
     add("--num-masks", type=int, default=20_000, help="of each utterance and target")
     add("--loop-masks", type=int, default=4000, help="about as many in the loop alone")
-    add("--loop-precision", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
+    add("--loop-precision", choices=DTYPES, help="default: fp16 on a GPU, fp32 on a CPU")
     add("--processes", type=int, nargs="+", default=[1], help="runs with so many, one GPU each")
     return parser.parse_known_args()
 
@@ -189,7 +189,7 @@ def measure_loops(store: Path, checkpoint: Path, args: argparse.Namespace) -> di
     """Time the mask loop of each utterance of a store, without anything around it."""
     device = device_of(args)
     model = load_model(str(checkpoint), None, device)
-    precision = args.loop_precision or ("bf16" if device.type == "cuda" else "fp32")
+    precision = args.loop_precision or ("fp16" if device.type == "cuda" else "fp32")
     copy = inference_copy(model, DTYPES[precision])
     loops = {}
     with AttributionStore.open(store) as opened:

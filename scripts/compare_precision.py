@@ -62,7 +62,7 @@ def train(args: argparse.Namespace, flags: list[str], dropout_seed: int) -> list
         task = tasks.setup_task(config.task)
         model = task.build_model(config.model)
         trainer = Trainer(config, task, model, task.build_criterion(config.criterion))
-        task.load_dataset("train")
+        task.load_dataset(config.dataset.train_subset)
         epochs = trainer.get_train_iterator(epoch=1)
         # The batches are drawn with the seed by now; the trainer's own use of it is dropout.
         config.common.seed += dropout_seed
