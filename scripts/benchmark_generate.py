@@ -93,7 +93,10 @@ def main() -> None:
         folder = Path(name)
         checkpoint = write_checkpoint(folder, args)
         write_utterances(folder, args)
-        runs = {n: generate(folder, checkpoint, n, args, flags) for n in args.processes}
+        runs = {}
+        for n in args.processes:
+            runs[n] = generate(folder, checkpoint, n, args, flags)
+            print(f"{n} processes: {runs[n].seconds:.1f} s", file=sys.stderr, flush=True)
         loops = measure_loops(folder / f"store-{args.processes[0]}", checkpoint, args)
     print_tables(runs, loops, args)
 

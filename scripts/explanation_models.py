@@ -74,6 +74,7 @@ def training_config(folder: Path, preset: str, vocabulary_size: int, seed: int) 
         str(folder), "--user-dir", str(ROOT / "fbk_xattn"), "--task", "speech_to_text_ctc",
         *flags.split(), *THREE_LOSSES.split(), "--optimizer", "adam", "--lr", "1e-4",
         "--lr-scheduler", "fixed", "--max-update", "1", "--cpu", "--seed", str(seed),
+        "--distributed-world-size", "1",
         "--save-dir", str(folder),
     ]  # fmt: skip
     parsed = options.parse_args_and_arch(options.get_training_parser(), argv)
