@@ -76,12 +76,8 @@ class _CTCLoss(torch.autograd.Function):
             classes: ``(B, 1 + U)`` the first column that holds the same symbol.
             target_lengths: ``(B,)``.
         """
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        columns = columns.unsqueeze(0).expand(logits.shape[0], -1, -1)
-        parts = zip(logits.split(_STEPS_AT_ONCE), columns.split(_STEPS_AT_ONCE), strict=True)
-        log_probs = torch.cat(
-            [functional.log_softmax(x, -1, dtype=dtype).gather(2, own) for x, own in parts]
-        )
+        log_probs, normalisers = _log_probs(logits, columns)
+        dtype = log_probs.dtype
         with torch.enable_grad():
             log_probs.requires_grad_()
             losses = functional.ctc_loss(
@@ -103,16 +99,40 @@ class _CTCLoss(torch.autograd.Function):
         once = classes == torch.arange(classes.shape[1], device=classes.device)
         rest = counts * (1 + ((gradient - probs) * once).sum(dim=2))
         gradient -= probs * rest.unsqueeze(2)
-        ctx.save_for_backward(logits, columns, classes, counts - rest, gradient)
+        ctx.save_for_backward(logits, columns, normalisers, classes, counts - rest, gradient)
         return losses.detach().sum()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient by ``logits``: the probability where no alignment passes."""
-        logits, columns, classes, elsewhere, gradient = ctx.saved_tensors
+        logits, columns, normalisers, classes, elsewhere, gradient = ctx.saved_tensors
         (scale,) = gradients
+        on_columns = gradient.gather(2, classes.unsqueeze(0).expand_as(gradient)) * scale
+        if normalisers is not None:
+            from fbk_xattn.criterions.cuda import gradient_by_logits
+
+            elsewhere = elsewhere * scale
+            by_logits = gradient_by_logits(logits, columns, normalisers, elsewhere, on_columns)
+            return by_logits, None, None, None, None
         by_logits = functional.softmax(logits, dim=-1)
         by_logits.mul_((scale * elsewhere).unsqueeze(2))
-        on_columns = gradient.gather(2, classes.unsqueeze(0).expand_as(columns)) * scale
-        by_logits.scatter_(2, columns, on_columns.to(logits.dtype))
+        everywhere = columns.unsqueeze(0).expand_as(gradient)
+        by_logits.scatter_(2, everywhere, on_columns.to(logits.dtype))
         return by_logits, None, None, None, None
+
+
+def _log_probs(logits: Tensor, columns: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the log-softmax ``(T', B, 1 + U)`` at the columns ``(B, 1 + U)`` of each utterance.
+
+    And, on a CUDA device, the logarithms ``(T', B)`` that it divides by.
+    """
+    if logits.is_cuda and logits.dtype != torch.float64:
+        from fbk_xattn.criterions.cuda import log_probs_of_columns
+
+        return log_probs_of_columns(logits, columns)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    everywhere = columns.unsqueeze(0).expand(logits.shape[0], -1, -1)
+    parts = zip(logits.split(_STEPS_AT_ONCE), everywhere.split(_STEPS_AT_ONCE), strict=True)
+    return torch.cat(
+        [functional.log_softmax(x, -1, dtype=dtype).gather(2, own) for x, own in parts]
+    ), None

@@ -161,7 +161,7 @@ class AuxiliaryDecoder(nn.Module):
         self.fc = VocabularyProjection(dim, n_symbols)
 
     def forward(self, encoder_out: Tensor, padding: Tensor | None, language: Tensor) -> Tensor:
-        """Return logits ``(B, T', V + 1)``, 0 on padding.
+        """Return logits ``(B, T', V + 1)``, 0 on padding; arbitrary there in training.
 
         Args:
             encoder_out: ``(T', B, d)``.
@@ -170,8 +170,10 @@ class AuxiliaryDecoder(nn.Module):
         """
         x = self.lang_embed_layernorm(encoder_out.transpose(0, 1) + language.unsqueeze(1))
         logits: Tensor = self.fc(x)
-        # In place: of the size of the vocabulary, and the projection has no use for its output.
-        return logits if padding is None else logits.masked_fill_(padding.unsqueeze(2), 0.0)
+        # Of the size of the vocabulary, and no loss reads what lies on padding.
+        if padding is None or self.training:
+            return logits
+        return logits.masked_fill(padding.unsqueeze(2), 0.0)
 
 
 @register_model("conformer_joint_ctc")
@@ -193,7 +195,9 @@ class ConformerJointCTCModel(ConformerModel):
     def auxiliary_logits(
         self, encoder_out: dict[str, list[Tensor]], prev_output_tokens: Tensor
     ) -> Tensor:
-        """Return the logits ``(B, T', V + 1)`` of CTC over target texts, 0 on padding.
+        """Return the logits ``(B, T', V + 1)`` of CTC over target texts.
+
+        They are 0 on padding, in training arbitrary.
 
         Args:
             encoder_out: Of the encoder.

@@ -6,9 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Elements by which the sizes of half-precision products divide where tensor cores are fast.
-_TENSOR_CORE_MULTIPLE = 8
-
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
     """Return a linear layer with Xavier-uniform weights and a zero bias."""
@@ -58,12 +55,11 @@ class VocabularyProjection(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., inputs)`` to logits ``(..., n_symbols)``."""
-        missing = -self.out_features % _TENSOR_CORE_MULTIPLE
-        if not missing or not x.is_cuda or x.dtype not in (torch.float16, torch.bfloat16):
+        if not x.is_cuda or x.dtype not in (torch.float16, torch.bfloat16):
             return super().forward(x)
-        weight = functional.pad(self.weight, (0, 0, 0, missing))
-        bias = functional.pad(self.bias, (0, missing))
-        return functional.linear(x, weight, bias)[..., : self.out_features]
+        from fbk_xattn.models.cuda.gradients import CUDAVocabularyProjection
+
+        return CUDAVocabularyProjection.apply(x, self.weight, self.bias)
 
 
 def _initialise(layer: nn.Linear) -> nn.Linear:

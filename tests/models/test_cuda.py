@@ -156,9 +156,15 @@ def test_projection_onto_an_odd_vocabulary_has_its_size():
     projection = VocabularyProjection(64, 301).cuda()
     x = torch.randn(5, 7, 64).cuda()
     expected = projection(x)
+    upstream = torch.randn_like(expected)
+    by_expected = torch.autograd.grad(expected, [projection.weight, projection.bias], upstream)
     logits = projection.bfloat16()(x.bfloat16())
     assert logits.shape == (5, 7, 301)
     torch.testing.assert_close(logits.float(), expected, atol=0.05, rtol=0.02)
+    wanted = [projection.weight, projection.bias]
+    gradients = torch.autograd.grad(logits, wanted, upstream.bfloat16())
+    for gradient, by_float in zip(gradients, by_expected, strict=True):
+        torch.testing.assert_close(gradient.float(), by_float, atol=0.1, rtol=0.02)
 
 
 @pytest.mark.parametrize("n_frames", [3, 61, 300])
@@ -196,3 +202,23 @@ def test_gradients_of_linear_layers_and_layer_norms(shape):
         result = torch.autograd.grad(layer(on_device), wanted, upstream.cuda())
         for gradient, by_cpu in zip(result, expected, strict=True):
             torch.testing.assert_close(gradient.cpu(), by_cpu, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_symbols", [21, 300])
+def test_ctc_and_its_gradient_are_those_of_the_cpu(dtype, n_symbols):
+    torch.manual_seed(0)
+    logits = torch.randn(30, 3, n_symbols + 3).to(dtype)[..., :n_symbols]
+    targets = torch.randint(1, n_symbols - 1, (3, 6))
+    targets[0, 3] = targets[0, 2]  # a repeated symbol
+    targets[2, 4:] = 1  # padding
+    arguments = (torch.tensor([30, 20, 3]), targets, torch.tensor([6, 5, 4]))  # the last too short
+    results = []
+    for device, kind in (("cpu", torch.float32), ("cuda", dtype)):
+        own = logits.to(device, kind).detach().requires_grad_()
+        loss = ctc_loss(own, *(x.to(device) for x in arguments), n_symbols - 1)
+        (gradient,) = torch.autograd.grad(1.7 * loss, own)
+        results.append((loss.item(), gradient.float().cpu()))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-4)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(results[1][1], results[0][1], atol=tolerance, rtol=tolerance)
