@@ -41,7 +41,7 @@ class FusedEncoder(FairseqEncoder):
                 share[: len(bias) // 2] = encoder.scale
                 weight, bias = weight * share.view(-1, 1, 1), bias * share
             weight = weight.to(dtype).unsqueeze(2).to(memory_format=torch.channels_last)
-            self._convolutions.append((weight, bias.to(dtype), convolution.padding[0]))
+            self._convolutions.append((weight, bias.float(), convolution.padding[0]))
         layers: Any = encoder.conformer_layers
         self._layers = [FusedLayer(layer, dtype) for layer in layers]
 
@@ -60,8 +60,9 @@ class FusedEncoder(FairseqEncoder):
         for weight, bias, padding in self._convolutions:
             # Channels last: a convolution over an image of height 1.
             image = x.transpose(1, 2).unsqueeze(2)
-            image = functional.conv2d(image, weight, bias, stride=(1, 2), padding=(0, padding))
-            x = gated(image.squeeze(2).transpose(1, 2).contiguous())
+            # cuDNN would add a bias in a pass of its own.
+            image = functional.conv2d(image, weight, stride=(1, 2), padding=(0, padding))
+            x = gated(image.squeeze(2).transpose(1, 2).contiguous(), bias)
         n_utterances, size, dim = x.shape
         table = functional.pad(self._positions[:size], (0, 0, 0, -size % ALIGNMENT)).to(x.dtype)
         lengths = torch.full((n_utterances,), size, device=x.device)
@@ -120,7 +121,8 @@ class FusedLayer:
         (self._position,) = self._cast(attention.pos_proj.weight)
         (self._attention_out,) = self._cast(attention.out_proj.weight)
         pointwise: Any = convolution.first_pointwise_conv1d
-        self._pointwise = self._cast(pointwise.weight.squeeze(2), pointwise.bias)
+        (self._pointwise,) = self._cast(pointwise.weight.squeeze(2))
+        self._gate_bias = pointwise.bias.detach().float()
         gain, shift = _as_scale_and_shift(convolution.batchnorm)
         weight = convolution.depthwise_conv1d.weight.squeeze(1) * gain.unsqueeze(1)
         self._depthwise = (
@@ -164,8 +166,8 @@ class FusedLayer:
         shape = (len(lengths), len(x) // len(lengths), -1)
         self._add_attention(x, normed.view(shape), table)
         normed = normalise(x, offsets[2], norms[2], eps)
-        gates = functional.linear(normed, *self._pointwise)
-        convolved = depthwise_swish(gated(gates).view(shape), *self._depthwise, lengths)
+        gates = gated(functional.linear(normed, self._pointwise), self._gate_bias)
+        convolved = depthwise_swish(gates.view(shape), *self._depthwise, lengths)
         x.addmm_(convolved.flatten(0, 1), self._convolution_out.t())
         normed = normalise(x, offsets[3], norms[3], eps)
         self._add_feed_forward(x, normed, self._second)

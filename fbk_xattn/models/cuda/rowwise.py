@@ -90,19 +90,27 @@ def normalise(
 
 
 @triton.jit
-def _gate(x, result, dim, BLOCK: tl.constexpr):
-    """Some elements of a row: the first half times the sigmoid of the second."""
+def _gate(x, bias, result, dim, BLOCK: tl.constexpr):
+    """Some elements of a row: the first half times the sigmoid of the second, both with a bias."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    linear = tl.load(x + row * 2 * dim + column, mask=column < dim, other=0.0).to(tl.float32)
-    gate = tl.load(x + row * 2 * dim + dim + column, mask=column < dim, other=0.0).to(tl.float32)
-    tl.store(result + row * dim + column, linear * tl.sigmoid(gate), mask=column < dim)
+    inside = column < dim
+    linear = tl.load(x + row * 2 * dim + column, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(x + row * 2 * dim + dim + column, mask=inside, other=0.0).to(tl.float32)
+    linear += tl.load(bias + column, mask=inside, other=0.0)
+    gate += tl.load(bias + dim + column, mask=inside, other=0.0)
+    tl.store(result + row * dim + column, linear * tl.sigmoid(gate), mask=inside)
 
 
-def gated(x: Tensor) -> Tensor:
-    """Return the gated linear unit ``(..., d)`` of ``(..., 2 d)``, contiguous."""
+def gated(x: Tensor, bias: Tensor) -> Tensor:
+    """Return the gated linear unit ``(..., d)`` of ``x + bias``.
+
+    Args:
+        x: ``(..., 2 d)``, contiguous.
+        bias: ``(2 d,)`` in float32.
+    """
     dim = x.shape[-1] // 2
     result = x.new_empty(*x.shape[:-1], dim)
     block = min(1024, triton.next_power_of_2(dim))
-    _gate[(result.numel() // dim, triton.cdiv(dim, block))](x, result, dim, BLOCK=block)
+    _gate[(result.numel() // dim, triton.cdiv(dim, block))](x, bias, result, dim, BLOCK=block)
     return result
