@@ -90,7 +90,7 @@ class AttributionRun:
         texts: list[str],
         n_prefix: int,
     ) -> None:
-        """Explain and write the utterances of a batch that the store lacks.
+        """Explain and write the utterances of a batch that are this process's and not in the store.
 
         An utterance that fails is noted in the account and does not stop the others.
 
@@ -112,11 +112,14 @@ class AttributionRun:
             [hypothesis["tokens"].long() for hypothesis in hypotheses],
             self.dictionary.pad(),
             self.dictionary.eos(),
+            self.options.recorder(self.model.decoder),
         )
         lengths = batch["net_input"]["src_lengths"].tolist()
         todo: list[tuple[int, int, Utterance]] = []
         for i, index in enumerate(batch["id"].tolist()):
             utterance_id = dataset.ids[index]
+            if utterance_id not in self.account.costs:  # of another process
+                continue
             if utterance_id in self.store:
                 self.account.present.append(utterance_id)
                 continue
@@ -198,7 +201,7 @@ class AttributionRun:
             frames_per_step=frames_per_step(self.model, len(features), len(view.encoder_out)),
             fbank=features.float().cpu().numpy(),
             cross_attention=(
-                view.cross_attention.cpu().numpy() if self.options.save_cross_attention else None
+                None if view.cross_attention is None else view.cross_attention.cpu().numpy()
             ),
             input_saliency=segment_saliency(scores["input"]) if "input" in scores else None,
             encoder_saliency=(

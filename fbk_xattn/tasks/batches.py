@@ -11,13 +11,13 @@ from fairseq.data.iterators import EpochBatchIterating, EpochBatchIterator
 
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
 from fbk_xattn.tasks.accounting import Account
-from fbk_xattn.tasks.sharding import Shard, own_batches, utterance_cost
+from fbk_xattn.tasks.sharding import Shard, own_utterances, utterance_cost
 
 
 def own_iterator(
     iterator: EpochBatchIterator, dataset: SpeechToTextCTCDataset, shard: Shard, account: Account
 ) -> AccountedIterator:
-    """Return an iterator over the batches of one process.
+    """Return an iterator over the batches that hold utterances of one process.
 
     Args:
         iterator: fairseq's, over all batches.
@@ -25,11 +25,12 @@ def own_iterator(
         shard: The process. fairseq would give it every n-th batch.
         account: To settle; its utterances are set, those that failed already among them.
     """
-    batches = own_batches(iterator.frozen_batches, dataset.n_frames, shard)
+    own = own_utterances(iterator.frozen_batches, dataset.n_frames, shard)
     account.costs = dict.fromkeys(account.failures, 0.0) | {
-        dataset.ids[i]: utterance_cost(dataset.n_frames[i]) for batch in batches for i in batch
+        dataset.ids[i]: utterance_cost(dataset.n_frames[i]) for part in own for i in part
     }
-    own = EpochBatchIterator(
+    batches = [batch for batch, part in zip(iterator.frozen_batches, own, strict=True) if part]
+    chosen = EpochBatchIterator(
         dataset=dataset,
         collate_fn=iterator.collate_fn,
         batch_sampler=batches,
@@ -38,13 +39,17 @@ def own_iterator(
         epoch=iterator.epoch,
         buffer_size=iterator.buffer_size,
     )
-    return AccountedIterator(own, account)
+    return AccountedIterator(chosen, account)
 
 
-def drop_utterances(batch: dict[str, Any]) -> None:
-    """Make a batch one that ``fairseq-generate`` prints and counts nothing of."""
-    batch["id"] = batch["id"][:0]
-    batch["nsentences"] = 0
+def keep_utterances(batch: dict[str, Any], rows: list[int]) -> None:
+    """Leave in a batch, for ``fairseq-generate`` to print and count, some of its utterances."""
+    size = len(batch["id"])
+    for part in (batch, batch["net_input"]):
+        for name, value in part.items():
+            if isinstance(value, torch.Tensor) and value.ndim and len(value) == size:
+                part[name] = value[rows]
+    batch["nsentences"] = len(rows)
 
 
 def out_of_memory(error: Exception, batch: dict[str, Any]) -> str | None:
@@ -94,7 +99,9 @@ class AccountedBatches:
         self._account.started = time.monotonic()
         with self._account.signals.caught():
             for batch in self._loaded():
-                self._account.failures.update(batch.pop("failures", {}))
+                failures = batch.pop("failures", {})  # another process may have them to report
+                own = {name: failures[name] for name in failures if name in self._account.costs}
+                self._account.failures.update(own)
                 self._account.stop_if_asked()
                 yield batch
         self._account.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,10 @@ from fbk_xattn.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-Batches = list[Sequence[int]]
-
 # Length of an utterance whose attention costs as much as the rest of the encoder. In a layer of the
 # base preset an encoder step (4 frames) costs 24 d^2 multiplications in projections, feed-forwards
 # and convolution, and 4 d for each step that it attends to: equal at 6 d steps, d = 512.
 ATTENTION_FRAMES = 12_000
-# Ratio of the largest share to the mean from which on users are told.
-UNEVEN = 1.2
 
 
 @dataclass(frozen=True)
@@ -101,58 +96,37 @@ def utterance_cost(n_frames: int) -> float:
     return n_frames * (1 + n_frames / ATTENTION_FRAMES)
 
 
-def deal(costs: Sequence[float], count: int) -> list[list[int]]:
-    """Deal items out to shares of about equal cost.
+def own_utterances(
+    batches: Sequence[Sequence[int]], n_frames: Sequence[int], shard: Shard
+) -> list[list[int]]:
+    """Return the utterances of one process, batch by batch.
 
-    The dearest item goes first, each to the share that has least (longest processing time first,
-    Graham 1969): no share exceeds the mean by more than one item, nor the best possible largest
-    share by more than a third. A function of its arguments alone, so processes that never talk to
-    each other agree.
+    The utterances are laid in a line, each as long as its cost, and the line is cut into equal
+    pieces: no share exceeds the mean by more than one utterance. Batches stay together but where a
+    cut goes through one, and stay as fairseq made them whatever the number of processes: what pads
+    an utterance decides how its results are rounded. So a batch that is cut is decoded by each
+    process that has a part of it, which explains its own part. A process's batches come from all
+    over the set, long and short.
 
-    Args:
-        costs: Of each item, 0 or more.
-        count: Number of shares, at least 1.
-
-    Returns:
-        The items of each share, numbers from 0 in ascending order; every item is in one share.
-    """
-    shares: list[list[int]] = [[] for _ in range(count)]
-    loads = [(0.0, share) for share in range(count)]
-    for item in sorted(range(len(costs)), key=lambda item: (-costs[item], item)):
-        load, share = heapq.heappop(loads)
-        shares[share].append(item)
-        heapq.heappush(loads, (load + costs[item], share))
-    return [sorted(share) for share in shares]
-
-
-def own_batches(batches: Sequence[Sequence[int]], n_frames: Sequence[int], shard: Shard) -> Batches:
-    """Return the batches of one process, in their order.
-
-    Batches stay as fairseq made them, whatever the number of processes: what pads an utterance
-    decides how its results are rounded. Shares do not depend on what a store holds already, as
-    processes that start one after the other would see different stores.
+    A function of its arguments alone, so processes that never talk to each other agree, and not of
+    what a store holds, as processes that start one after the other would see different stores.
 
     Args:
         batches: Utterance numbers of each batch.
         n_frames: Of each utterance, feature frames (10 ms each).
         shard: The process.
+
+    Returns:
+        Of each batch the utterances of this process; every utterance is in one share.
     """
-    costs = [sum(utterance_cost(n_frames[i]) for i in batch) for batch in batches]
-    shares = deal(costs, shard.count)
-    loads = [sum(costs[item] for item in share) for share in shares]
-    if shard.index == 0 and shard.count > 1 and batches:
-        _warn_if_uneven(max(loads) * shard.count / sum(loads), batches, shard.count)
-    return [batches[item] for item in shares[shard.index]]
-
-
-def _warn_if_uneven(ratio: float, batches: Sequence[Sequence[int]], count: int) -> None:
-    """Say what helps when one process works much longer than the others."""
-    if ratio < UNEVEN or max(map(len, batches)) == 1:
-        return
-    logger.warning(
-        "%d batches for %d processes: the largest share is %.1f times the mean; smaller batches "
-        "(--max-tokens or --batch-size) make shares even",
-        len(batches),
-        count,
-        ratio,
-    )
+    total = sum(utterance_cost(n_frames[i]) for batch in batches for i in batch)
+    own: list[list[int]] = [[] for _ in batches]
+    before = 0.0
+    for number in sorted(range(len(batches)), key=lambda i: (i % shard.count, i)):
+        for utterance in batches[number]:
+            cost = utterance_cost(n_frames[utterance])
+            piece = int((before + cost / 2) / total * shard.count)
+            if min(piece, shard.count - 1) == shard.index:
+                own[number].append(utterance)
+            before += cost
+    return own

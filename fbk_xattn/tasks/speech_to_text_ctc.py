@@ -27,7 +27,7 @@ from fbk_xattn.models.conformer import CTC_BLANK
 from fbk_xattn.store import AttributionStore
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.attribution_run import AttributionRun, provenance, sha256
-from fbk_xattn.tasks.batches import drop_utterances, out_of_memory, own_iterator
+from fbk_xattn.tasks.batches import keep_utterances, out_of_memory, own_iterator
 from fbk_xattn.tasks.manifest_checks import check_texts, check_unique_ids
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 from fbk_xattn.tasks.progress import ProgressLog
@@ -324,18 +324,22 @@ class SpeechToTextCTCTask(SpeechToTextTask):
     ) -> list[list[dict[str, Any]]]:
         """Decode a batch; explain and store what the store lacks.
 
-        Hypotheses of a batch that is stored whole come from the store, so a resumed run prints and
-        scores every utterance and repeats no work. Of a batch that cannot be decoded nothing is
-        printed; its utterances count as failed and the next batch follows.
+        Of a batch that processes share, each returns and explains its own utterances. Hypotheses of
+        a share that is stored whole come from the store, so a resumed run prints and scores every
+        utterance and repeats no work. Of a batch that cannot be decoded nothing is printed; its
+        utterances count as failed and the next batch follows.
         """
         if not self.generating:
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         dataset = next(iter(self.datasets.values()))
-        ids = [dataset.ids[i] for i in sample["id"].tolist()]
+        in_batch = [dataset.ids[i] for i in sample["id"].tolist()]
+        rows = [row for row, name in enumerate(in_batch) if name in self.account.costs]
+        ids = [in_batch[row] for row in rows]
         run = self.run
         stored = [] if run is None else [i for i in ids if i in run.store]
         if run is not None and stored == ids:
             self.account.present.extend(ids)
+            keep_utterances(sample, rows)
             return [[run.stored_hypothesis(i)] for i in ids]
         try:
             hypotheses = super().inference_step(
@@ -343,19 +347,20 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             )
             if run is None:
                 self.account.decoded.extend(ids)
-                return hypotheses
-            best = [beams[0] for beams in hypotheses]
-            texts = [self._text(hypothesis) for hypothesis in best]
-            n_prefix = 0 if prefix_tokens is None else prefix_tokens.shape[1]
-            run.process(dataset, sample, generator.encoder_out, best, texts, n_prefix)
+            else:
+                best = [beams[0] for beams in hypotheses]
+                texts = [self._text(hypothesis) for hypothesis in best]
+                n_prefix = 0 if prefix_tokens is None else prefix_tokens.shape[1]
+                run.process(dataset, sample, generator.encoder_out, best, texts, n_prefix)
         except Exception as error:  # whatever it is, the other batches go on
             left = set(self.account.left)
             self.account.present.extend(i for i in stored if i in left)
             failed = [i for i in ids if i in left and i not in stored]
             self.account.fail(failed, error, out_of_memory(error, sample))
-            drop_utterances(sample)
+            keep_utterances(sample, [])
             return []
-        return hypotheses
+        keep_utterances(sample, rows)
+        return [hypotheses[row] for row in rows]
 
     def _text(self, hypothesis: dict[str, Any]) -> str:
         """Return a hypothesis detokenised, as fairseq prints it (``D-``)."""

@@ -11,6 +11,7 @@ from fairseq_runs import generate_argv, run_generate, start_generate
 
 from fbk_xattn.errors import InputError
 
+PRINTED = ("S-", "T-", "H-", "D-", "P-")
 FLAGS = ("--save-cross-attention", "--explain", "input", "encoder", "--num-masks", "90")
 
 
@@ -65,12 +66,27 @@ def run_torchrun(data, checkpoint, store):
 def test_shards_write_one_store(data, checkpoint, uninterrupted, tmp_path, launch):
     outputs = list(launch(data, checkpoint, tmp_path))
     assert files(tmp_path) == uninterrupted
-    # Each utterance was decoded by one process alone.
+    # Each utterance was printed by one process alone.
     assert sum(line.startswith("H-") for output in outputs for line in output.splitlines()) == 5
 
 
+def test_processes_share_one_batch(data, checkpoint, tmp_path):
+    one_batch = ("--max-tokens", 4000, *FLAGS)
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    expected = run_generate(data, checkpoint, "--attribution-dir", alone, *one_batch)
+    printed = []
+    for rank in range(2):
+        flags = ("--distributed-world-size", 2, "--distributed-rank", rank)
+        lines = run_generate(data, checkpoint, "--attribution-dir", shared, *one_batch, *flags)
+        printed.append({line for line in lines if line[:2] in PRINTED})
+    assert all(printed)
+    assert printed[0].isdisjoint(printed[1])
+    assert printed[0] | printed[1] == {line for line in expected if line[:2] in PRINTED}
+    assert files(shared) == files(alone)
+
+
 def test_more_processes_than_batches(data, checkpoint, tmp_path, caplog):
-    flags = ("--distributed-world-size", 9, "--distributed-rank", 8)
+    flags = ("--distributed-world-size", 30, "--distributed-rank", 0)
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as stop:
         run_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags)
     assert stop.value.code == 0

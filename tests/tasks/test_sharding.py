@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fbk_xattn.errors import InputError
-from fbk_xattn.tasks.sharding import Shard, deal, launched_shard, own_batches, utterance_cost
+from fbk_xattn.tasks.sharding import Shard, launched_shard, own_utterances, utterance_cost
 
 STEP = {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_LOCALID": "1"}
 
@@ -56,68 +56,64 @@ def test_nonsense_is_refused(environment, message):
         launched_shard(1, 0, 0, environment)
 
 
-COSTS = st.lists(st.floats(0, 1e6, allow_subnormal=False), max_size=40)
+LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=40)
 COUNTS = st.integers(1, 12)
 
 
-@given(COSTS, COUNTS)
-def test_every_item_is_dealt_to_one_share(costs, count):
-    shares = deal(costs, count)
-    assert len(shares) == count
-    assert sorted(item for share in shares for item in share) == list(range(len(costs)))
-    assert all(share == sorted(share) for share in shares)
-    assert shares == deal(list(costs), count)
+def in_batches(n_frames, size):
+    numbers = list(range(len(n_frames)))
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-@given(COSTS, COUNTS)
-def test_no_share_exceeds_the_mean_by_more_than_an_item(costs, count):
-    largest = max(sum(costs[item] for item in share) for share in deal(costs, count))
-    assert largest <= (sum(costs) / count + max(costs, default=0)) * (1 + 1e-9)
+def dealt(batches, n_frames, count):
+    return [own_utterances(batches, n_frames, Shard(k, count)) for k in range(count)]
+
+
+@given(LENGTHS, COUNTS, st.integers(1, 7))
+def test_every_utterance_is_in_one_share_in_its_batch(n_frames, count, size):
+    batches = in_batches(n_frames, size)
+    shares = dealt(batches, n_frames, count)
+    for number, batch in enumerate(batches):
+        assert sorted(i for share in shares for i in share[number]) == batch
+    assert shares == dealt(batches, list(n_frames), count)
+
+
+@given(LENGTHS, COUNTS, st.integers(1, 7))
+def test_no_share_exceeds_the_mean_by_more_than_an_utterance(n_frames, count, size):
+    shares = dealt(in_batches(n_frames, size), n_frames, count)
+    loads = [sum(utterance_cost(n_frames[i]) for part in own for i in part) for own in shares]
+    longest = max(map(utterance_cost, n_frames))
+    assert max(loads) <= (sum(loads) / count + longest) * (1 + 1e-9)
+
+
+@given(LENGTHS, COUNTS, st.integers(1, 7))
+def test_batches_are_cut_less_often_than_there_are_processes(n_frames, count, size):
+    batches = in_batches(n_frames, size)
+    shares = dealt(batches, n_frames, count)
+    parts = sum(bool(part) for share in shares for part in share)
+    assert parts <= len(batches) + count - 1
 
 
 def test_shares_are_worked_out_by_hand():
-    assert deal([2, 7, 3, 5, 3], 2) == [[1, 4], [0, 2, 3]]  # 10 and 10
-    assert deal([1, 1, 1], 2) == [[0, 2], [1]]
-    assert deal([4], 3) == [[0], [], []]
+    assert dealt([[0, 1], [2, 3]], [100] * 4, 2) == [[[0, 1], []], [[], [2, 3]]]
+    assert dealt([[0, 1, 2]], [100, 100, 200], 2) == [[[0, 1]], [[2]]]
+    assert dealt([[0]], [100], 3) == [[[]], [[0]], [[]]]
+    # Every other batch, so that each has long and short ones.
+    shares = dealt([[0], [1], [2], [3]], [100] * 4, 2)
+    assert shares == [[[0], [], [2], []], [[], [1], [], [3]]]
 
 
-def test_shares_of_speech_are_even():
-    """1,130 segments of 1 to 30 s, eight a batch, longest first as fairseq orders them."""
+@pytest.mark.parametrize("size", [8, 64])
+def test_shares_of_speech_are_even(size):
+    """1,130 segments of 1 to 30 s, longest first as fairseq orders them."""
     n_frames = sorted((100 + (i * 7919) % 2900 for i in range(1130)), reverse=True)
-    batches = [range(i, min(i + 8, 1130)) for i in range(0, 1130, 8)]
     loads = [
-        sum(utterance_cost(n_frames[i]) for batch in own for i in batch)
-        for own in (own_batches(batches, n_frames, Shard(k, 8)) for k in range(8))
+        sum(utterance_cost(n_frames[i]) for part in own for i in part)
+        for own in dealt(in_batches(n_frames, size), n_frames, 8)
     ]
-    assert max(loads) / min(loads) < 1.02
-
-
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=30), COUNTS, st.integers(1, 7))
-def test_batches_stay_whole_and_in_order(n_frames, count, size):
-    batches = [
-        list(range(len(n_frames)))[start : start + size] for start in range(0, len(n_frames), size)
-    ]
-    dealt = [own_batches(batches, n_frames, Shard(k, count)) for k in range(count)]
-    assert sorted(batch for own in dealt for batch in own) == batches
-    assert all(own == sorted(own) for own in dealt)
+    assert max(loads) / min(loads) < 1.03
 
 
 def test_a_long_utterance_costs_more_than_short_ones_of_the_same_length_together():
     assert utterance_cost(3000) > 2 * utterance_cost(1500)
     assert utterance_cost(3000) == pytest.approx(3000, rel=0.3)
-
-
-def test_few_large_batches_are_reported_once(caplog):
-    batches, n_frames = [[0, 1], [2, 3], [4, 5]], [100] * 6
-    with caplog.at_level(logging.WARNING):
-        for index in range(2):
-            own_batches(batches, n_frames, Shard(index, 2))
-    (message,) = caplog.messages
-    assert "3 batches for 2 processes: the largest share is 1.3 times the mean" in message
-    assert "--max-tokens" in message
-
-
-def test_batches_that_cannot_be_smaller_are_not_reported(caplog):
-    with caplog.at_level(logging.WARNING):
-        own_batches([[0], [1], [2]], [100] * 3, Shard(0, 2))
-    assert not caplog.messages
