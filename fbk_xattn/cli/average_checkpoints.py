@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: Inputs and flags do not fit, the folder has too few checkpoints, one is
             unreadable or of another model, or the output cannot be written.
     """
-    from fbk_xattn.checkpoints import average_checkpoints
+    from fbk_xattn.averaging import average_checkpoints
 
     paths = _chosen(args)
     average_checkpoints(paths, args.output)

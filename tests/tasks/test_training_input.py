@@ -21,7 +21,8 @@ from fairseq_cli import train
 from fairseq_runs import CRITERION_FLAGS, MODEL_FLAGS, run_train, train_argv
 from golden import published
 
-from fbk_xattn.checkpoints import average_checkpoints, load_checkpoint
+from fbk_xattn.averaging import average_checkpoints
+from fbk_xattn.checkpoints import load_checkpoint
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
 from fbk_xattn.data.manifest import read_manifest, write_manifest
 from fbk_xattn.errors import InputError
