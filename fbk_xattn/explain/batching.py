@@ -46,8 +46,9 @@ def perturbations_per_eval(utterance: Utterance, target: str) -> int:
         wanted, copy_bytes = CUDA_TOKENS // n_tokens, decoder_bytes
     else:
         wanted, copy_bytes = CUDA_FRAMES // n_frames, n_frames * dim * 16 + decoder_bytes
-    free, _ = torch.cuda.mem_get_info(utterance.features.device)
-    free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    device = utterance.features.device
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(1, min(wanted, int(CUDA_SHARE * free) // copy_bytes, LARGEST))
 
 

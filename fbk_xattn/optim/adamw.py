@@ -3,6 +3,7 @@
 # No postponed annotations here: fairseq makes flags of the types of the fields.
 
 import ast
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,9 +45,14 @@ class AdamW(FairseqOptimizer):
         """Create the optimizer.
 
         Raises:
-            InputError: ``--adam-betas`` are not two numbers from 0 to 1.
+            InputError: ``--adam-betas`` are not two numbers from 0 to 1, or another setting is
+                negative or no number.
         """
         super().__init__(cfg)
+        for flag in ("lr", "adam_eps", "weight_decay"):
+            value = cfg.lr[0] if flag == "lr" else getattr(cfg, flag)
+            if not 0 <= value < math.inf:
+                raise InputError(f"--{flag.replace('_', '-')} {value}: expected 0 or more")
         params = list(params)
         on_gpu = all(parameter.is_cuda for parameter in params)
         self._optimizer = torch.optim.AdamW(params, fused=on_gpu, **self.optimizer_config)

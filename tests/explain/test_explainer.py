@@ -1,3 +1,6 @@
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +10,15 @@ from scipy.special import log_softmax
 from fbk_xattn.explain import (
     EncoderSteps,
     Explainer,
+    JointExplainer,
     MaskSampler,
     SlicPyramid,
     kl_divergence,
     occlude_encoder_output,
     occlude_input,
+    token_saliency,
 )
+from fbk_xattn.explain.explainer import ahead
 from fbk_xattn.store import SegmentLevel, SegmentSaliency
 
 EXPLAINERS = {
@@ -64,6 +70,97 @@ def plain_saliency(explainer, utterance, n_masks, seed):
             numerator += score.reshape(-1, *[1] * len(shape)) * hidden
             denominator += hidden
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+class Cramped:
+    """An occluder on a device with room for few copies, after some that went well."""
+
+    def __init__(self, occluder, room, roomy_passes=0):
+        self.occluder, self.room, self.roomy_passes = occluder, room, roomy_passes
+        self.passed = []
+
+    def __call__(self, model, utterance, occluded):
+        logits = self.occluder(model, utterance, occluded)
+        if len(self.passed) >= self.roomy_passes and len(occluded) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.passed.append(len(occluded))
+        return logits
+
+
+@pytest.mark.parametrize("target", EXPLAINERS)
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_lack_of_memory_in_the_middle_changes_no_sum(target, joint):
+    model, _, _ = published.load()
+    utterance = published.utterance_of(0)
+
+    def explain(explainer, progress=None):
+        if joint:
+            explainer = JointExplainer(explainer, MaskSampler(0.3))
+        return explainer.explain(model, utterance, 23, 5, 8, progress)
+
+    done, cramped = [], Cramped(EXPLAINERS[target].occluder, room=3, roomy_passes=1)
+    ours = explain(replace(EXPLAINERS[target], occluder=cramped), done.append)
+    theirs = explain(EXPLAINERS[target])
+    for here, there in zip(ours, theirs, strict=True):
+        assert np.array_equal(here.denominator, there.denominator)
+        np.testing.assert_allclose(here.numerator, there.numerator, atol=2e-5, rtol=1e-5)
+    if joint:
+        np.testing.assert_allclose(token_saliency(ours), token_saliency(theirs), atol=1e-5)
+    assert cramped.passed[0] == 8
+    assert set(cramped.passed[1:]) == {1, 2}
+    assert done == cramped.passed
+    assert sum(done) == 23
+
+
+def test_no_room_for_one_copy_is_an_error_that_leaves_no_hook():
+    model, _, _ = published.load()
+    for explainer in EXPLAINERS.values():
+        cramped = replace(explainer, occluder=Cramped(explainer.occluder, room=0))
+        with pytest.raises(torch.OutOfMemoryError):
+            JointExplainer(cramped, MaskSampler(0.3)).explain(
+                model, published.utterance_of(0), 4, 5, 4
+            )
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_stretches_are_drawn_once_each_in_order(n):
+    drawn = []
+
+    def draw(level, start, stop):
+        drawn.append((level, start, stop))
+        return torch.tensor([level, start, stop])
+
+    stretches = [(number % 2, number, number + 3) for number in range(n)]
+    given = [tuple(masks.tolist()) for masks in ahead(draw, stretches)]
+    assert given == drawn == stretches
+
+
+def test_the_next_stretch_is_drawn_while_one_is_worked_on_and_no_more():
+    drawn = [threading.Event() for _ in range(4)]
+
+    def draw(level, start, stop):  # noqa: ARG001 - a stretch
+        drawn[start].set()
+        return torch.tensor(start)
+
+    for number, _ in enumerate(ahead(draw, [(0, start, start + 1) for start in range(4)])):
+        if number < 3:
+            assert drawn[number + 1].wait(timeout=30)
+        assert not any(event.is_set() for event in drawn[number + 2 :])
+
+
+def test_an_error_of_a_stretch_comes_when_it_is_its_turn():
+    def draw(level, start, stop):  # noqa: ARG001 - a stretch
+        if start == 1:
+            raise MemoryError("masks")
+        return torch.tensor(start)
+
+    stretches = ahead(draw, [(0, start, start + 1) for start in range(3)])
+    assert next(stretches).item() == 0
+    with pytest.raises(MemoryError, match="masks"):
+        next(stretches)
 
 
 @pytest.mark.parametrize("target", EXPLAINERS)

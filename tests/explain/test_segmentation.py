@@ -1,3 +1,4 @@
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,14 @@ from golden import published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbk_xattn.explain import INPUT_SEGMENTERS, EncoderSteps, SlicPyramid, segmentation
+from fbk_xattn.explain import (
+    INPUT_SEGMENTERS,
+    EncoderSteps,
+    SegmentationAhead,
+    SlicPyramid,
+    Utterance,
+    segmentation,
+)
 from fbk_xattn.explain.segmentation import contiguous
 
 
@@ -166,3 +174,59 @@ def test_any_rate_gives_segments(rate):
 def test_missing_labels_are_closed_up_in_order():
     labels = contiguous(np.array([[9, 2], [2, 5]]))
     assert labels.tolist() == [[2, 0], [0, 1]]
+
+
+def named(name, n_frames=30):
+    features = torch.as_tensor(noise(n_frames, seed=ord(name)))
+    return Utterance(name, features, *torch.zeros(3, 2, 2).unbind())
+
+
+class Counted:
+    """A segmenter that notes for whom it worked, and in which thread."""
+
+    def __init__(self, fails=()):
+        self.fails, self.asked = set(fails), []
+
+    def __call__(self, utterance):
+        self.asked.append((utterance.id, threading.current_thread()))
+        if utterance.id in self.fails:
+            self.fails.discard(utterance.id)
+            raise ValueError(f"cannot segment {utterance.id}")
+        return SlicPyramid((50,))(utterance)
+
+
+def test_segmentations_are_the_same_announced_or_not():
+    counted = Counted()
+    segment = SegmentationAhead(counted)
+    for name in "bc":
+        segment.announce(named(name))
+    for name in "abcb":
+        ours, theirs = segment(named(name)), SlicPyramid((50,))(named(name))
+        assert [np.array_equal(*pair) for pair in zip(ours, theirs, strict=True)] == [True]
+    here = threading.current_thread()
+    asked = [(name, thread is here) for name, thread in counted.asked]
+    # What was announced is done once and elsewhere, and of no use a second time.
+    assert sorted(asked) == [("a", True), ("b", False), ("b", True), ("c", False)]
+
+
+def test_what_is_announced_begins_before_it_is_asked_for():
+    begun = threading.Event()
+
+    def segmenter(utterance):
+        begun.set()
+        return EncoderSteps()(utterance)
+
+    segment = SegmentationAhead(segmenter)
+    segment.announce(named("a"))
+    assert begun.wait(timeout=30)
+    assert segment(named("a"))[0].tolist() == [0, 1]
+
+
+def test_an_error_is_that_of_its_own_utterance():
+    segment = SegmentationAhead(Counted(fails="bc"))
+    segment.announce(named("b"))
+    assert segment(named("a"))
+    for name in "bc":  # announced, and not
+        with pytest.raises(ValueError, match=f"cannot segment {name}"):
+            segment(named(name))
+    assert segment(named("b"))

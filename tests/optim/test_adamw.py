@@ -80,8 +80,47 @@ def test_wrong_betas_are_named(betas):
         AdamW(OmegaConf.create({**FLAGS, "adam_betas": betas}), [torch.nn.Parameter(torch.ones(1))])
 
 
-def test_trains_and_goes_on(data, tmp_path):
-    run_train(data, tmp_path, "--optimizer", "adamw")
-    run_train(data, tmp_path, "--optimizer", "adamw", "--max-update", "8")
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [("lr", "--lr"), ("adam_eps", "--adam-eps"), ("weight_decay", "--weight-decay")],
+)
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_other_wrong_settings_are_named(setting, flag, value):
+    flags = {**FLAGS, setting: [value] if setting == "lr" else value}
+    with pytest.raises(InputError) as error:
+        AdamW(OmegaConf.create(flags), [torch.nn.Parameter(torch.ones(1))])
+    assert str(error.value) == f"{flag} {value}: expected 0 or more"
+
+
+def test_weights_without_gradients_are_left_alone():
+    (ours, adamw), _ = pair()
+    before = [weight.detach().clone() for weight in ours]
+    assert adamw.clip_grad_norm(1.0) == 0
+    ours[1].grad = torch.ones(5)
+    assert adamw.clip_grad_norm(1.0) == pytest.approx(5**0.5)
+    adamw.step()
+    assert torch.equal(ours[0], before[0])
+    assert not torch.equal(ours[1], before[1])
+
+
+def test_settings_of_the_run_replace_those_of_the_checkpoint():
+    (ours, adamw), _ = pair()
+    step(ours, adamw, 0)
+    other = {"lr": [0.2], "adam_betas": (0.8, 0.9), "adam_eps": 1e-6, "weight_decay": 0.0}
+    again = AdamW(OmegaConf.create(other), [torch.nn.Parameter(p.detach().clone()) for p in ours])
+    again.load_state_dict(copy.deepcopy(adamw.state_dict()), again.optimizer_config)
+    (group,) = again.param_groups
+    assert {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")} == {
+        "lr": 0.2, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("begun_with", "precision"), [("adamw", ()), ("adamw", ("--bf16",)), ("adam", ("--bf16",))]
+)
+def test_trains_and_goes_on(data, tmp_path, begun_with, precision):
+    betas = ("--adam-betas", "(0.9, 0.98)")
+    run_train(data, tmp_path, "--optimizer", begun_with, *betas, *precision)
+    run_train(data, tmp_path, "--optimizer", "adamw", "--max-update", "8", *precision)
     state = load_checkpoint(tmp_path / "checkpoint_last.pt")
     assert {float(s["step"]) for s in state["last_optimizer_state"]["state"].values()} == {8.0}
