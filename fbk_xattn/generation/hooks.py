@@ -9,6 +9,8 @@ from fairseq.models import FairseqDecoder
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from fbk_xattn.errors import InputError
+
 
 class CrossAttentionHooks:
     """Context manager that attaches hooks to each layer's ``encoder_attn`` and removes them.
@@ -17,8 +19,18 @@ class CrossAttentionHooks:
     """
 
     def __init__(self, decoder: FairseqDecoder) -> None:
-        """Prepare for ``decoder``, a fairseq Transformer decoder (``decoder.layers``)."""
-        self.modules: list[Any] = [layer.encoder_attn for layer in decoder.layers]
+        """Prepare for ``decoder``, a fairseq Transformer decoder (``decoder.layers``).
+
+        Raises:
+            InputError: It is another kind of decoder, or one without cross-attention.
+        """
+        layers = getattr(decoder, "layers", [])
+        self.modules: list[Any] = [getattr(layer, "encoder_attn", None) for layer in layers]
+        if not self.modules or None in self.modules:
+            raise InputError(
+                f"{type(decoder).__name__}: no cross-attention in every layer, expected a "
+                "Transformer decoder of fairseq that attends to its encoder"
+            )
         self._handles: list[RemovableHandle] = []
 
     def before(self, module: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,14 @@ class TeacherForced:
         prev_output_tokens: ``(S,)``, eos and the hypothesis without its eos.
         logits: ``(S, V)``.
         encoder_out: ``(T', d)``.
-        cross_attention: ``(L, H, S, T')``, float32, rows sum to 1.
+        cross_attention: ``(L, H, S, T')``, float32, as its recorder has it; ``None`` if none was
+            given.
     """
 
     prev_output_tokens: Tensor
     logits: Tensor
     encoder_out: Tensor
-    cross_attention: Tensor
+    cross_attention: Tensor | None
 
 
 @torch.no_grad()
@@ -37,6 +39,7 @@ def teacher_force(
     hypotheses: list[Tensor],
     pad: int,
     eos: int,
+    recorder: CrossAttentionRecorder | None = None,
 ) -> list[TeacherForced]:
     """Run the decoder once over the hypotheses of a batch.
 
@@ -48,6 +51,7 @@ def teacher_force(
         hypotheses: ``(S_i,)`` token indices of each utterance, eos last.
         pad: Index of the padding symbol.
         eos: Index of eos.
+        recorder: Of the cross-attention of ``model.decoder``, to record the pass with.
 
     Returns:
         One view an utterance, in order.
@@ -55,9 +59,9 @@ def teacher_force(
     inputs = [torch.cat([h.new_tensor([eos]), h[:-1]]) for h in hypotheses]
     tokens = data_utils.collate_tokens(inputs, pad)
     states = encoder_out["encoder_out"][0]
-    with CrossAttentionRecorder(model.decoder) as recorder:
+    with recorder or nullcontext():
         logits = model.decoder(tokens, encoder_out=encoder_out)[0]
-    cross_attention = recorder.cross_attention().float()
+    cross_attention = None if recorder is None else recorder.cross_attention()
     padding = encoder_out["encoder_padding_mask"]
     n_steps = (~padding[0]).sum(dim=1).tolist() if padding else [states.shape[0]] * states.shape[1]
     return [
@@ -65,7 +69,11 @@ def teacher_force(
             prev_output_tokens=sequence,
             logits=logits[i, : len(sequence)],
             encoder_out=states[: n_steps[i], i],
-            cross_attention=cross_attention[i, :, :, : len(sequence), : n_steps[i]],
+            cross_attention=(
+                None
+                if cross_attention is None
+                else cross_attention[i, :, :, : len(sequence), : n_steps[i]]
+            ),
         )
         for i, sequence in enumerate(inputs)
     ]

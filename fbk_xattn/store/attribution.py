@@ -32,23 +32,28 @@ class SegmentSaliency:
 
     levels: tuple[SegmentLevel, ...]
 
-    def dense(self) -> FloatArray:
+    def dense(self, tokens: slice = slice(None)) -> FloatArray:
         """Return the saliency map ``(S, T, F)``.
 
         The mean score of the masks that occluded a cell, over all levels together: the sum of the
         numerators divided by the sum of the denominators (SPES, Fucci et al. 2024). Cells that no
         mask occluded are 0.
+
+        Args:
+            tokens: Rows to return, such as :attr:`Attribution.content`; all of them by default.
         """
-        n_tokens = self.levels[0].numerator.shape[0]
         shape = self.levels[0].labels.shape
-        numerator = np.zeros((n_tokens, *shape), dtype=np.float64)
+        # Tokens come last, so that a segment's scores are copied to its cells in one piece.
+        n_tokens = self.levels[0].numerator[tokens].shape[0]
+        sums = np.zeros((*shape, n_tokens), dtype=np.float64)
         denominator = np.zeros(shape, dtype=np.int64)
         for level in self.levels:
-            numerator += level.numerator[:, level.labels]
+            scores = np.ascontiguousarray(level.numerator[tokens].T)
+            sums += np.take(scores, level.labels, axis=0)
             denominator += level.denominator[level.labels]
-        dense = np.zeros_like(numerator)
-        np.divide(numerator, denominator, out=dense, where=denominator > 0)
-        return dense.astype(np.float32)
+        sums /= np.maximum(denominator, 1)[..., np.newaxis]
+        sums[denominator == 0] = 0.0
+        return np.moveaxis(sums.astype(np.float32), -1, 0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ class Attribution:
             ``t'`` covers the frames ``[t' * frames_per_step, (t' + 1) * frames_per_step)``, cut at
             ``T`` (so the last one may cover fewer).
         fbank: ``(T, F)``, the features the model was given (after utterance CMVN).
-        cross_attention: ``(L, H, S, T')``, rows sum to 1.
+        cross_attention: ``(L, H, S, T')``, weights whose rows sum to 1, or with
+            ``--cross-attention norms`` the norms of weighted values, 0 or more. The store's
+            parameters say which.
         input_saliency: Saliency of the input features, its dense map is ``(S, T, F)``.
         encoder_saliency: ``(S, T')``, saliency of the encoder output.
         token_saliency: ``(S, S)``, saliency of the previous tokens: row i of token i, column j of

@@ -1,51 +1,59 @@
-"""The attribution store: a directory that many processes write and anybody reads."""
+"""Stores: directories with one file an utterance, which many processes write and anybody reads."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from urllib.parse import quote, unquote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.store.attribution import Attribution
-from fbk_xattn.store.serialization import from_arrays, to_arrays
+from fbk_xattn.store.serialization import TEXTS, from_arrays, to_arrays
 
 FORMAT_VERSION = 1
 META = "meta.json"
 SUFFIX = ".npz"
 LONGEST_NAME = 200
+# What users call a store of each kind.
+KINDS = {
+    None: "an attribution store",
+    "curves": "a folder of fairseq-generate --deletion or --insertion",
+}
 
 
-class AttributionStore:
+class _Record(Protocol):
+    """What a store holds of one utterance."""
+
+    @property
+    def id(self) -> str:
+        """Utterance id of the manifest."""
+
+
+Record = TypeVar("Record", bound=_Record)
+
+
+class UtteranceStore(ABC, Generic[Record]):
     """A directory with ``meta.json`` and one ``.npz`` an utterance.
 
     Files are written under a temporary name and renamed, so a killed process leaves only whole
     ones, and any number of processes share a store without locks as long as no two of them
-    explain the same utterance. Reading needs numpy alone.
+    work on the same utterance. Reading needs numpy alone.
 
-    Example:
-        >>> import tempfile, numpy as np
-        >>> from fbk_xattn.store import Attribution, AttributionStore
-        >>> path = tempfile.mkdtemp()
-        >>> hello = Attribution(
-        ...     id="a/1", speaker="s", src_lang="en", tgt_lang="en", src_text="hi", tgt_text="hi",
-        ...     hypothesis="hi", tokens=("<lang:en>", "_hi", "</s>"), token_ids=np.arange(3),
-        ...     positional_scores=np.zeros(3), score=0.0, n_prefix=1, frames_per_step=4,
-        ...     fbank=np.zeros((8, 80)))
-        >>> with AttributionStore.create(path, parameters={"num_masks": 10}) as store:
-        ...     store.write(hello)
-        >>> with AttributionStore.open(path) as store:
-        ...     print(store.ids(), store.read("a/1").tokens)
-        ['a/1'] ('<lang:en>', '_hi', '</s>')
+    Subclasses say what a file holds; ``KIND`` is their mark in ``meta.json`` (none in attribution
+    stores, which were there first), a key of :data:`KINDS`.
     """
+
+    KIND: ClassVar[str | None]
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         """Use :meth:`open` or :meth:`create`."""
@@ -53,16 +61,16 @@ class AttributionStore:
         self.meta = meta
 
     @classmethod
-    def open(cls, path: Path | str) -> AttributionStore:
+    def open(cls, path: Path | str) -> Self:
         """Open a store for reading.
 
         Raises:
-            InputError: ``path`` is not a store, or one of another format version.
+            InputError: ``path`` is not a store, or one of another kind or format version.
         """
         path = Path(path)
         file = path / META
         if not file.is_file():
-            raise InputError(f"{path}: not an attribution store, expected a folder with {META}")
+            raise InputError(f"{path}: not {KINDS[cls.KIND]}, expected a folder with {META}")
         try:
             meta = json.loads(file.read_text(encoding="utf-8"))
             version = meta["format_version"]
@@ -70,10 +78,13 @@ class AttributionStore:
                 raise TypeError("parameters are no mapping")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{file}: unreadable ({error}), expected the JSON of an attribution store"
+                f"{file}: unreadable ({error}), expected the JSON of {KINDS[cls.KIND]}"
             ) from None
         if version != FORMAT_VERSION:
             raise InputError(f"{file}: format version {version}, expected {FORMAT_VERSION}")
+        if (kind := meta.get("kind")) != cls.KIND:
+            found = KINDS[kind] if kind in tuple(KINDS) else f"a store of kind {kind!r}"
+            raise InputError(f"{path}: is {found}, expected {KINDS[cls.KIND]}")
         return cls(path, meta)
 
     @classmethod
@@ -82,7 +93,7 @@ class AttributionStore:
         path: Path | str,
         parameters: Mapping[str, Any],
         provenance: Mapping[str, Any] | None = None,
-    ) -> AttributionStore:
+    ) -> Self:
         """Create a store, or open the one that is there for going on with it.
 
         Args:
@@ -101,6 +112,8 @@ class AttributionStore:
             "parameters": dict(parameters),
             "provenance": dict(provenance or {}),
         }
+        if cls.KIND is not None:
+            meta["kind"] = cls.KIND
         text = json.dumps(meta, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -120,7 +133,7 @@ class AttributionStore:
         store._remove_leftovers()
         return store
 
-    def __enter__(self) -> AttributionStore:
+    def __enter__(self) -> Self:
         """Return the store; it holds no handle between calls."""
         return self
 
@@ -146,8 +159,8 @@ class AttributionStore:
         """Tell whether the utterance has been written."""
         return self.file(utterance_id).is_file()
 
-    def __iter__(self) -> Iterator[Attribution]:
-        """Yield the attributions, sorted by id, one in memory at a time."""
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the utterances, sorted by id, one in memory at a time."""
         for utterance_id in self.ids():
             yield self.read(utterance_id)
 
@@ -167,35 +180,50 @@ class AttributionStore:
             )
         return self.path / f"{name}{SUFFIX}"
 
-    def read(self, utterance_id: str) -> Attribution:
+    def read(self, utterance_id: str) -> Record:
         """Read one utterance.
 
         Raises:
             InputError: It is not in the store, or its file is damaged.
         """
+        return self._load(utterance_id, None)
+
+    def _load(self, utterance_id: str, names: Sequence[str] | None) -> Any:
+        """Return the record of an utterance, or, given ``names``, these arrays alone."""
         file = self.file(utterance_id)
         if not file.is_file():
             raise InputError(f"{self.path}: no utterance {utterance_id!r} among its {len(self)}")
         try:
             with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-                return from_arrays({name: arrays[name] for name in arrays.files})
+                read = {name: arrays[name] for name in names or arrays.files}
+                return self._from_arrays(read) if names is None else read
         except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
             raise InputError(
                 f"{file}: unreadable ({error}); delete it and run again to replace it"
             ) from None
 
-    def write(self, attribution: Attribution) -> None:
+    @staticmethod
+    @abstractmethod
+    def _to_arrays(record: Record) -> Mapping[str, NDArray[Any]]:
+        """Return what the file of an utterance holds: arrays without Python objects."""
+
+    @staticmethod
+    @abstractmethod
+    def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Record:
+        """Rebuild the record of :meth:`_to_arrays`."""
+
+    def write(self, record: Record) -> None:
         """Write one utterance, all of it or nothing.
 
         Raises:
             OSError: The file could not be written (for example, the disk is full).
         """
-        file = self.file(attribution.id)
+        file = self.file(record.id)
         mark = _mark(file)
         temporary = file.with_name(f".{mark}.{socket.gethostname()}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as handle:
-                np.savez_compressed(handle, allow_pickle=False, **to_arrays(attribution))
+                np.savez_compressed(handle, allow_pickle=False, **self._to_arrays(record))
                 handle.flush()
                 os.fsync(handle.fileno())
             temporary.replace(file)
@@ -213,6 +241,47 @@ class AttributionStore:
         for leftover in self.path.glob(".*.tmp"):
             if leftover.name.split(".")[1] in marks:
                 leftover.unlink(missing_ok=True)
+
+
+class AttributionStore(UtteranceStore[Attribution]):
+    """The store of explanations: one :class:`Attribution` an utterance.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from fbk_xattn.store import Attribution, AttributionStore
+        >>> path = tempfile.mkdtemp()
+        >>> hello = Attribution(
+        ...     id="a/1", speaker="s", src_lang="en", tgt_lang="en", src_text="hi", tgt_text="hi",
+        ...     hypothesis="hi", tokens=("<lang:en>", "_hi", "</s>"), token_ids=np.arange(3),
+        ...     positional_scores=np.zeros(3), score=0.0, n_prefix=1, frames_per_step=4,
+        ...     fbank=np.zeros((8, 80)))
+        >>> with AttributionStore.create(path, parameters={"num_masks": 10}) as store:
+        ...     store.write(hello)
+        >>> with AttributionStore.open(path) as store:
+        ...     print(store.ids(), store.read("a/1").tokens)
+        ['a/1'] ('<lang:en>', '_hi', '</s>')
+    """
+
+    KIND = None
+
+    @staticmethod
+    def _to_arrays(record: Attribution) -> Mapping[str, NDArray[Any]]:
+        return to_arrays(record)
+
+    @staticmethod
+    def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Attribution:
+        return from_arrays(arrays)
+
+    def texts(self, utterance_id: str) -> dict[str, str]:
+        """Read the texts of one utterance without its maps.
+
+        Returns:
+            The attributes of :class:`Attribution` that are texts, by name.
+
+        Raises:
+            InputError: It is not in the store, or its file is damaged.
+        """
+        return {name: str(text) for name, text in self._load(utterance_id, TEXTS).items()}
 
 
 def _mark(file: Path) -> str:

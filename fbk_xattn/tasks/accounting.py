@@ -48,12 +48,16 @@ class Account:
         settled = {*self.decoded, *self.present, *self.failures}
         return [utterance_id for utterance_id in self.costs if utterance_id not in settled]
 
+    def is_own(self, utterance_id: str) -> bool:
+        """Tell whether an utterance falls to this process; before shares are dealt, each does."""
+        return not self.costs or utterance_id in self.costs
+
     def seconds_left(self) -> float | None:
         """Return the time left at the pace so far, ``None`` before the first utterance.
 
         The pace is one of work: short utterances are done sooner than long ones.
         """
-        work = sum(self.costs[utterance_id] for utterance_id in self.decoded)
+        work = sum(self.costs.get(utterance_id, 0.0) for utterance_id in self.decoded)
         if not work:
             return None
         ahead = sum(self.costs[utterance_id] for utterance_id in self.left)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.metadata
 import platform
@@ -10,7 +9,7 @@ import sys
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +34,7 @@ from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, Segment
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.options import ExplanationOptions
 from fbk_xattn.tasks.progress import MaskProgress
-
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-# Of one file: too large, or its name too long. Other files can be written.
-OF_ONE_FILE = {errno.EFBIG, errno.ENAMETOOLONG}
+from fbk_xattn.tasks.writing import write
 
 
 class AttributionRun:
@@ -118,7 +114,7 @@ class AttributionRun:
         todo: list[tuple[int, int, Utterance]] = []
         for i, index in enumerate(batch["id"].tolist()):
             utterance_id = dataset.ids[index]
-            if utterance_id not in self.account.costs:  # of another process
+            if not self.account.is_own(utterance_id):
                 continue
             if utterance_id in self.store:
                 self.account.present.append(utterance_id)
@@ -141,34 +137,8 @@ class AttributionRun:
             except Exception as error:  # whatever it is, the others go on
                 self.account.fail([utterance.id], error)
                 continue
-            if self._write(attribution):
+            if write(self.store, attribution, self.account):
                 self.account.finish(utterance.id, time.monotonic() - started)
-
-    def _write(self, attribution: Attribution) -> bool:
-        """Write an utterance; return whether that went well.
-
-        Raises:
-            SystemExit: It did not, and would not for the others.
-        """
-        try:
-            self.store.write(attribution)
-        except OSError as error:
-            if error.errno not in OF_ONE_FILE:
-                self._abort_writing(error, attribution.id)
-            self.account.fail([attribution.id], error)
-            return False
-        except ValueError as error:  # InputError for its id, or an array that cannot be stored
-            self.account.fail([attribution.id], error)
-            return False
-        return True
-
-    def _abort_writing(self, error: OSError, utterance_id: str) -> NoReturn:
-        # Nobody wants a day of explanations that no file takes.
-        cure = "free space" if error.errno in NO_SPACE else "make its folder writable"
-        self.account.abort(
-            f"{self.store.file(utterance_id)}: cannot be written ({error.strerror or error}); "
-            f"{cure} and run the same command again, it goes on from what is stored"
-        )
 
     def _explain(
         self,
@@ -223,10 +193,10 @@ class AttributionRun:
             MaskProgress(self.account.log, utterance.id, target, options.num_masks),
         )
         if not all(np.isfinite(level.numerator).all() for level in scores):
+            cure = "" if options.dtype == torch.float32 else "; fp32 has a larger range"
             raise ValueError(
-                f"{target} saliency has infinite or undefined scores in "
-                f"{options.explanation_precision}, expected finite ones; "
-                "--explanation-precision fp32 has the largest range"
+                f"{target} saliency has infinite or undefined scores with --explanation-precision "
+                f"{options.explanation_precision}, expected finite ones{cure}"
             )
         return scores
 

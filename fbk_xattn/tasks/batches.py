@@ -100,7 +100,7 @@ class AccountedBatches:
         with self._account.signals.caught():
             for batch in self._loaded():
                 failures = batch.pop("failures", {})  # another process may have them to report
-                own = {name: failures[name] for name in failures if name in self._account.costs}
+                own = {name: failures[name] for name in failures if self._account.is_own(name)}
                 self._account.failures.update(own)
                 self._account.stop_if_asked()
                 yield batch

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.models import FairseqDecoder
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.explain import (
@@ -23,6 +24,7 @@ from fbk_xattn.explain import (
     occlude_input,
 )
 from fbk_xattn.explain.segmentation import InputSegmenter, Labels
+from fbk_xattn.generation.recorder import RECORDERS, CrossAttentionRecorder
 
 TARGETS = ("input", "encoder")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -42,6 +44,14 @@ def add_explanation_args(parser: ArgumentParser) -> None:
         "--save-cross-attention",
         action="store_true",
         help="store the cross-attention of every layer and head",
+    )
+    add(
+        "--cross-attention",
+        default="weights",
+        metavar="KIND",
+        help="what --save-cross-attention stores for a token and an encoder step: weights (0 to 1, "
+        "of all steps 1 together) or norms (of the step's value after the output projection, times "
+        "its weight, 0 or more; Kobayashi et al. 2020) (default: weights)",
     )
     add(
         "--explain",
@@ -152,6 +162,7 @@ class ExplanationOptions:
 
     attribution_dir: Path
     save_cross_attention: bool
+    cross_attention: str
     targets: tuple[str, ...]
     num_masks: int
     seed: int
@@ -174,6 +185,12 @@ class ExplanationOptions:
         targets = args.explain or []
         for target in targets:
             _check_name("--explain", target, TARGETS)
+        _check_name("--cross-attention", args.cross_attention, RECORDERS)
+        if args.cross_attention != "weights" and not args.save_cross_attention:
+            raise InputError(
+                f"--cross-attention {args.cross_attention} without --save-cross-attention: "
+                "expected both, as none is stored otherwise"
+            )
         _check_name("--scorer", args.scorer, SCORERS)
         _check_name("--input-segmentation", args.input_segmentation, INPUT_SEGMENTERS)
         _check_name("--explanation-precision", args.explanation_precision, ("auto", *PRECISIONS))
@@ -209,6 +226,7 @@ class ExplanationOptions:
         return cls(
             attribution_dir=Path(args.attribution_dir),
             save_cross_attention=args.save_cross_attention,
+            cross_attention=args.cross_attention,
             targets=tuple(target for target in TARGETS if target in targets),
             num_masks=args.num_masks,
             seed=args.seed,
@@ -226,6 +244,14 @@ class ExplanationOptions:
     def dtype(self) -> torch.dtype:
         """Of the explanation precision."""
         return PRECISIONS[self.explanation_precision]
+
+    def recorder(self, decoder: FairseqDecoder) -> CrossAttentionRecorder | None:
+        """Return what records the cross-attention to store, if any is.
+
+        Raises:
+            InputError: The decoder has none.
+        """
+        return RECORDERS[self.cross_attention](decoder) if self.save_cross_attention else None
 
     def explainers(
         self, input_segmenter: Callable[[Utterance], list[Labels]] | None = None
@@ -270,6 +296,8 @@ class ExplanationOptions:
             "--save-cross-attention": self.save_cross_attention,
             "--explain": list(self.targets),
         }
+        if self.save_cross_attention:
+            parameters["--cross-attention"] = self.cross_attention
         if self.targets:
             parameters |= {
                 "--num-masks": self.num_masks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ from fbk_xattn.data.dataset import SpeechToTextCTCDataset
 from fbk_xattn.data.manifest import ManifestRow, read_manifest
 from fbk_xattn.errors import InputError, show_input_errors_in_one_line
 from fbk_xattn.generation.generator import EncoderKeepingGenerator
+from fbk_xattn.generation.removal import RemovalGenerator
 from fbk_xattn.models.conformer import CTC_BLANK
 from fbk_xattn.store import AttributionStore
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.attribution_run import AttributionRun, provenance, sha256
 from fbk_xattn.tasks.batches import keep_utterances, out_of_memory, own_iterator
+from fbk_xattn.tasks.deletion_options import DeletionOptions, add_deletion_args
+from fbk_xattn.tasks.deletion_run import DeletionRun
 from fbk_xattn.tasks.manifest_checks import check_texts, check_unique_ids
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 from fbk_xattn.tasks.progress import ProgressLog
@@ -62,6 +66,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         super().add_args(parser)
         add_training_args(parser)
         add_explanation_args(parser)
+        add_deletion_args(parser)
 
     @classmethod
     def setup_task(cls, args: Namespace, **_: Any) -> SpeechToTextCTCTask:
@@ -92,18 +97,23 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         transcript.add_symbol(CTC_BLANK)
         self.transcript_dictionary = transcript
         self.run: AttributionRun | None = None
+        self.deletion_run: DeletionRun | None = None
         self._text_encoders: tuple[Any, ...] = ()
         # Of fairseq's commands, generate and interactive parse --beam, interactive --buffer-size.
         self.generating = hasattr(args, "beam") and not hasattr(args, "buffer_size")
-        self.options = ExplanationOptions.from_args(args) if self.generating else None
+        self.deletion = DeletionOptions.from_args(args) if self.generating else None
+        self.options = (
+            ExplanationOptions.from_args(args) if self.generating and not self.deletion else None
+        )
         self.shard = self._shard() if self.generating else Shard()
         self.account = Account(
             ProgressLog(getattr(args, "log_format", None), self.shard.index),
             # Without a store nothing would be gained by ending later.
-            StopSignals(STOPPING if self.options is not None else ()),
+            StopSignals(STOPPING if self.options or self.deletion else ()),
         )
         self._lengths = LengthFilter(args)
         self._model: BaseFairseqModel | None = None
+        self._batch_limits: tuple[int | None, int | None] = None, None  # frames, utterances
 
     def _shard(self) -> Shard:
         args = self.args
@@ -260,6 +270,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         if not self.generating:
             return super().get_batch_iterator(dataset, *args, **kwargs)
         kwargs |= {"num_shards": 1, "shard_id": 0}
+        self._batch_limits = kwargs.get("max_tokens"), kwargs.get("max_sentences")
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         return own_iterator(iterator, dataset, self.shard, self.account)
 
@@ -287,22 +298,29 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             )
         extra = dict(extra_gen_cls_kwargs or {})
         extra["symbols_to_strip_from_output"] = self._language_tags()
-        if self.options is not None:
+        if self.options is not None or self.deletion is not None:
             if len(models) != 1:
                 raise InputError(
                     f"--path names {len(models)} models, expected 1 with --attribution-dir"
                 )
-            store = AttributionStore.create(
-                self.options.attribution_dir, self._parameters(self.options), provenance()
-            )
-            self.run = AttributionRun(self.options, store, models[0], self.tgt_dict, self.account)
             self._text_encoders = (self.build_bpe(self.args), self.build_tokenizer(self.args))
+        if self.options is not None:
+            parameters = self._decoding_parameters() | self.options.parameters()
+            store = AttributionStore.create(self.options.attribution_dir, parameters, provenance())
+            self.run = AttributionRun(self.options, store, models[0], self.tgt_dict, self.account)
             seq_gen_cls = EncoderKeepingGenerator
+        if self.deletion is not None:
+            maps, curves = self.deletion.stores(self._decoding_parameters(), provenance())
+            self.deletion_run = DeletionRun(
+                self.deletion, maps, curves, self.account, self._text, *self._batch_limits
+            )
+            seq_gen_cls = RemovalGenerator
         return super(SpeechToTextTask, self).build_generator(
             models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn
         )
 
-    def _parameters(self, options: ExplanationOptions) -> dict[str, Any]:
+    def _decoding_parameters(self) -> dict[str, Any]:
+        """Return what hypotheses depend on, for the ``meta.json`` of a store."""
         flags = {f"--{name.replace('_', '-')}": getattr(self.args, name) for name in DECODING_FLAGS}
         (path,) = utils.split_paths(self.args.path)
         return {
@@ -311,7 +329,6 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 "feature_transforms"
             ],
             **flags,
-            **options.parameters(),
         }
 
     def inference_step(
@@ -322,7 +339,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         prefix_tokens: torch.Tensor | None = None,
         constraints: torch.Tensor | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """Decode a batch; explain and store what the store lacks.
+        """Decode a batch; explain and store what the store lacks, or do deletion or insertion.
 
         Of a batch that processes share, each returns and explains its own utterances. Hypotheses of
         a share that is stored whole come from the store, so a resumed run prints and scores every
@@ -332,8 +349,11 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         if not self.generating:
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         dataset = next(iter(self.datasets.values()))
+        if self.deletion_run is not None:
+            decode = partial(super().inference_step, generator, models)
+            return self.deletion_run.process(dataset, sample, generator, prefix_tokens, decode)
         in_batch = [dataset.ids[i] for i in sample["id"].tolist()]
-        rows = [row for row, name in enumerate(in_batch) if name in self.account.costs]
+        rows = [row for row, name in enumerate(in_batch) if self.account.is_own(name)]
         ids = [in_batch[row] for row in rows]
         run = self.run
         stored = [] if run is None else [i for i in ids if i in run.store]

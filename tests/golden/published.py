@@ -70,3 +70,12 @@ def arrays(name: str) -> dict[str, Any]:
 def values(name: str) -> dict[str, Any]:
     """Return what is in ``name.json``."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@cache
+def saliency(number: int) -> Any:
+    """Return the input saliency of an utterance, ``(S, T, F)``, language tag and eos included."""
+    planes, cells = (arrays("saliency")[f"{number}/{part}"] for part in ("planes", "cells"))
+    # The bytes of the distinct maps of a cell over the tokens, and which of them each cell has.
+    values = np.ascontiguousarray(planes.transpose(1, 2, 0)).view(np.float32)[..., 0]
+    return values[:, np.cumsum(cells.ravel(), dtype=np.int64)].reshape(-1, *cells.shape)

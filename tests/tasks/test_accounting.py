@@ -79,3 +79,12 @@ def test_a_run_that_cannot_go_on_says_why_and_what_is_left():
 )
 def test_reasons_are_one_line_and_never_empty(error, reason):
     assert failure_reason(error) == reason
+
+
+def test_every_utterance_is_own_until_shares_are_dealt():
+    account = Account()
+    assert account.is_own("a")
+    account.finish("a", 1.0)  # no share, so no time left to tell
+    account.costs = {"a": 1.0}
+    assert account.is_own("a")
+    assert not account.is_own("b")

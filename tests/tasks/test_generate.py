@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from fairseq_runs import run_generate
 
+from fbk_xattn.analysis import correlate
+from fbk_xattn.cli.main import main
 from fbk_xattn.data.manifest import read_manifest
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import AttributionStore
@@ -53,6 +55,36 @@ def test_every_part_has_its_shape(data, explained):
 def test_every_row_of_cross_attention_sums_to_1(explained):
     for attribution in AttributionStore.open(explained[0]):
         np.testing.assert_allclose(attribution.cross_attention.sum(-1), 1.0, atol=1e-5)
+
+
+def test_norms_take_the_place_of_weights(data, checkpoint, explained, tmp_path, capsys):
+    flags = ("--save-cross-attention", "--cross-attention", "norms", "--explain", "input")
+    masks = ("--num-masks", "20")
+    run_generate(data, checkpoint, "--attribution-dir", tmp_path, *flags, *masks)
+    weights, norms = AttributionStore.open(explained[0]), AttributionStore.open(tmp_path)
+    assert weights.meta["parameters"]["--cross-attention"] == "weights"
+    assert norms.meta["parameters"]["--cross-attention"] == "norms"
+    assert weights.ids() == norms.ids()
+    for one, two in zip(weights, norms, strict=True):
+        assert one.tokens == two.tokens
+        assert two.cross_attention.shape == one.cross_attention.shape
+        assert two.cross_attention.dtype == np.float32
+        # Of one head and step, all tokens have the same factor: the norm of the step's vector.
+        factors = two.cross_attention / one.cross_attention
+        np.testing.assert_allclose(factors.std(axis=2), 0, atol=1e-4 * factors.max())
+        assert (np.abs(two.cross_attention.sum(-1) - 1) > 0.01).any()
+    assert main(["correlate", str(tmp_path)]) == 0
+    assert "input saliency" in capsys.readouterr().out
+    # Standardising each step over the tokens takes that factor away; means over heads keep it.
+    one, two = (correlate(store, "input").mean for store in (weights, norms))
+    np.testing.assert_allclose(one[:-1, :-1], two[:-1, :-1], atol=1e-5)
+    assert np.abs(one[:-1, -1] - two[:-1, -1]).max() > 1e-4
+
+
+def test_a_store_of_weights_takes_no_norms(data, checkpoint, explained):
+    flags = ("--attribution-dir", explained[0], *EXPLAIN, "--cross-attention", "norms")
+    with pytest.raises(InputError, match="has --cross-attention = weights, this run has norms"):
+        run_generate(data, checkpoint, *flags)
 
 
 def test_saliency_is_that_of_all_masks(explained):

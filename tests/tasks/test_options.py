@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from golden import published
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.explain import (
@@ -19,6 +20,7 @@ from fbk_xattn.explain import (
     occlude_input,
     probability_difference,
 )
+from fbk_xattn.generation.recorder import CrossAttentionNormRecorder, CrossAttentionRecorder
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 
 
@@ -51,9 +53,10 @@ def test_targets_are_explained_once_and_in_one_order():
 
 
 def test_every_flag_that_changes_numbers_is_a_parameter():
-    base = ("--attribution-dir", "out", "--explain", "input", "encoder")
+    base = ("--attribution-dir", "out", "--save-cross-attention", "--explain", "input", "encoder")
     parameters = parse(*base).parameters()
     for flag, value in {
+        "--cross-attention": "norms",
         "--num-masks": "7",
         "--seed": "2",
         "--input-occlusion-probability": "0.4",
@@ -81,6 +84,21 @@ def test_parameters_of_other_targets_are_left_out():
     assert "--input-segmentation" not in parameters
     assert "--previous-token-occlusion-probability" not in parameters
     assert parameters["--scorer"] == "kl"
+
+
+def test_cross_attention_is_recorded_as_the_flag_says():
+    decoder = published.load()[0].decoder
+    store = ("--attribution-dir", "out")
+    assert parse(*store).recorder(decoder) is None
+    assert "--cross-attention" not in parse(*store).parameters()
+    for flags, kind in (
+        ((), CrossAttentionRecorder),
+        (("--cross-attention", "weights"), CrossAttentionRecorder),
+        (("--cross-attention", "norms"), CrossAttentionNormRecorder),
+    ):
+        options = parse(*store, "--save-cross-attention", *flags)
+        assert type(options.recorder(decoder)) is kind
+        assert options.parameters()["--cross-attention"] == (flags or ("", "weights"))[1]
 
 
 BASE = ("--attribution-dir", "out", "--explain", "input")
@@ -130,6 +148,15 @@ def test_probability_1_is_one(name):
         (("--slic-compactness", "nan"), "--slic-compactness nan: expected more than 0"),
         (("--slic-sigma", "-1"), "--slic-sigma -1.0: expected 0 or more"),
         (("--scorer", "KL"), "--scorer KL: expected kl or probability"),
+        (
+            ("--save-cross-attention", "--cross-attention", "norm"),
+            "--cross-attention norm: expected weights or norms",
+        ),
+        (
+            ("--cross-attention", "norms"),
+            "--cross-attention norms without --save-cross-attention: expected both, as none is "
+            "stored otherwise",
+        ),
         (
             ("--input-segmentation", "word"),
             "--input-segmentation word: expected slic, cell, frame or band",
