@@ -33,6 +33,7 @@ setup(
         "pyyaml>=6.0",
         "jiwer>=3.1",
         "sacrebleu>=2.4",
+        "whisper-normalizer>=0.1.10",
         "editdistance>=0.8",
         "matplotlib>=3.8",
         "tqdm>=4.66",

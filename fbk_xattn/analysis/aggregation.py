@@ -36,6 +36,13 @@ def aggregate(
         InputError: ``how`` is not the name of an aggregation.
         ValueError: ``saliency`` is not of three axes or has no cell, ``frames_per_step`` is not
             positive, or ``n_steps`` is not ``ceil(T / frames_per_step)``.
+
+    Example:
+        >>> frames = np.array([[[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]])  # one token, three frames
+        >>> aggregate(frames, n_steps=2, frames_per_step=2)
+        array([[4., 5.]])
+        >>> aggregate(frames, n_steps=2, frames_per_step=2, how="1d-max-1d-avg")
+        array([[3., 5.]])
     """
     if how not in AGGREGATIONS:
         raise InputError(f"aggregation {how!r}: expected one of {', '.join(AGGREGATIONS)}")

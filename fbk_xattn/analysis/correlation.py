@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fbk_xattn.analysis.aggregation import AGGREGATIONS
-from fbk_xattn.analysis.maps import (
-    CROSS_ATTENTION,
-    NAMES,
-    TARGETS,
-    check_target,
-    cross_attention_heads,
-    flags_for,
-    has_part,
-    saliency_map,
-)
-from fbk_xattn.analysis.normalization import frame_wise, mean_std
-from fbk_xattn.analysis.table import CorrelationTable
+from fbk_xattn.analysis.coefficients import coefficient as coefficient_of
+from fbk_xattn.analysis.collecting import Collector, Progress, UtteranceMaps, collect
+from fbk_xattn.analysis.maps import TARGETS
+from fbk_xattn.analysis.table import CorrelationTable, Setting
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution, AttributionStore
 
-Progress = Callable[[int, int], None]
-
 
 def correlate_utterance(
-    attribution: Attribution, target: str, aggregation: str = "2d-max"
+    attribution: Attribution,
+    target: str,
+    aggregation: str = "2d-max",
+    *,
+    normalize: str = "both",
+    coefficient: str = "pearson",
 ) -> NDArray[np.float64]:
     """Correlate the cross-attention of one utterance with its saliency.
 
@@ -42,6 +36,9 @@ def correlate_utterance(
         attribution: The utterance, with cross-attention and the target's saliency.
         target: ``"input"`` or ``"encoder"`` (encoder output).
         aggregation: Name in :data:`~fbk_xattn.analysis.aggregation.AGGREGATIONS`, for the input.
+        normalize: Which map is standardised, a name in
+            :data:`~fbk_xattn.analysis.normalization.STANDARDISED`.
+        coefficient: Name in :data:`~fbk_xattn.analysis.coefficients.COEFFICIENTS`.
 
     Returns:
         ``(L + 1, H + 1)`` from -1 to 1: ``[l, h]`` one head, ``[l, H]`` the mean over the heads of
@@ -50,19 +47,20 @@ def correlate_utterance(
         that is constant once standardised (always so with one content token).
 
     Raises:
-        InputError: Unknown target or aggregation, or the utterance lacks a part.
+        InputError: Unknown target or other name, the utterance lacks a part, or a map of it has
+            NaN or infinity.
     """
-    weights = cross_attention_heads(attribution)
-    saliency = saliency_map(attribution, target, aggregation)
-    weights = _with_mean(_with_mean(weights, axis=1), axis=0)
-    if saliency.size == 0:
-        return np.full(weights.shape[:2], np.nan)
-    attention = frame_wise(weights)
-    return pearson(attention.reshape(*attention.shape[:2], -1), mean_std(saliency).ravel())
+    setting = Setting(target, aggregation, normalize, coefficient)
+    return _correlate_maps(UtteranceMaps(attribution), setting)
 
 
 def correlate(
-    store: AttributionStore, target: str, aggregation: str = "2d-max"
+    store: AttributionStore,
+    target: str,
+    aggregation: str = "2d-max",
+    *,
+    normalize: str = "both",
+    coefficient: str = "pearson",
 ) -> CorrelationTable:
     """Correlate cross-attention with one kind of saliency over all utterances of a store.
 
@@ -70,15 +68,38 @@ def correlate(
         store: Utterances with cross-attention and saliency.
         target: ``"input"`` or ``"encoder"`` (encoder output).
         aggregation: Name in :data:`~fbk_xattn.analysis.aggregation.AGGREGATIONS`, for the input.
+        normalize: Which map is standardised, a name in
+            :data:`~fbk_xattn.analysis.normalization.STANDARDISED`.
+        coefficient: Name in :data:`~fbk_xattn.analysis.coefficients.COEFFICIENTS`.
 
     Returns:
         The table; utterances saved without a part are in its ``left_out``.
 
     Raises:
-        InputError: Unknown target or aggregation; the store is empty, has a damaged file, or no
-            utterance with the target and cross-attention.
+        InputError: Unknown target or other name; the store is empty, has a damaged file, NaN or
+            infinity, or no utterance with the target and cross-attention.
+
+    Example:
+        >>> import tempfile
+        >>> from fbk_xattn.store import Attribution
+        >>> rng = np.random.default_rng(0)
+        >>> store = AttributionStore.create(tempfile.mkdtemp(), parameters={})
+        >>> store.write(Attribution(
+        ...     id="a/1", speaker="s", src_lang="en", tgt_lang="en", src_text="hi you",
+        ...     tgt_text="hi you", hypothesis="hi you", tokens=("<lang:en>", "▁hi", "▁you", "</s>"),
+        ...     token_ids=np.arange(4), positional_scores=np.zeros(4), score=0.0, n_prefix=1,
+        ...     frames_per_step=4, fbank=np.zeros((8, 80)), encoder_saliency=rng.random((4, 2)),
+        ...     cross_attention=rng.random((6, 8, 4, 2))))
+        >>> table = correlate(store, "encoder")
+        >>> table.mean.shape  # layers by heads, with their means
+        (7, 9)
+        >>> table.interval().shape  # low and high ends, from a bootstrap over utterances
+        (2, 7, 9)
+        >>> list(table.by_task())
+        ['ASR en']
     """
-    return correlate_targets(store, (target,), aggregation)[target]
+    (table,) = correlate_store(store, [Setting(target, aggregation, normalize, coefficient)])
+    return table
 
 
 def correlate_targets(
@@ -95,8 +116,7 @@ def correlate_targets(
         store: Utterances with cross-attention and saliency.
         targets: Any of :data:`~fbk_xattn.analysis.maps.TARGETS`.
         aggregation: Name in :data:`~fbk_xattn.analysis.aggregation.AGGREGATIONS`, for the input.
-        absent_is_error: Whether a target that no utterance has is an error; otherwise the result
-            has no table of it, and it is an error that no target is there.
+        absent_is_error: As for :func:`correlate_store`.
         progress: Called with the number of utterances done and of all.
 
     Returns:
@@ -105,101 +125,80 @@ def correlate_targets(
     Raises:
         InputError: As for :func:`correlate`.
     """
-    for target in targets:
-        check_target(target)
-    if aggregation not in AGGREGATIONS:
-        raise InputError(f"aggregation {aggregation!r}: expected one of {', '.join(AGGREGATIONS)}")
-    ids = store.ids()
-    if not ids:
-        raise InputError(f"{store.path}: no utterance in this store, expected at least one")
-    collectors = {target: _Collector(target, aggregation) for target in targets}
-    for number, utterance_id in enumerate(ids, start=1):
-        attribution = store.read(utterance_id)
-        for collector in collectors.values():
-            collector.add(attribution)
-        if progress:
-            progress(number, len(ids))
-    empty = [collector for collector in collectors.values() if not collector.ids]
-    if empty and (absent_is_error or len(empty) == len(collectors)):
-        raise InputError(_nothing_to_correlate(store, empty))
-    return {t: collector.table() for t, collector in collectors.items() if collector.ids}
+    settings = [Setting(target, aggregation) for target in targets]
+    tables = correlate_store(store, settings, absent_is_error=absent_is_error, progress=progress)
+    return {table.target: table for table in tables}
 
 
-def pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Pearson's r of each row of ``x`` with ``y``, as ``scipy.stats.pearsonr`` defines it.
+def correlate_store(
+    store: AttributionStore,
+    settings: Sequence[Setting],
+    *,
+    absent_is_error: bool = True,
+    progress: Progress | None = None,
+) -> list[CorrelationTable]:
+    """Correlate a store in several ways, reading each file once and holding one in memory.
 
     Args:
-        x: ``(..., K)``.
-        y: ``(K,)``.
+        store: Utterances with cross-attention and saliency.
+        settings: What is correlated, and how.
+        absent_is_error: Whether a target that no utterance has is an error; otherwise the result
+            has no table of it, and it is an error that no target is there.
+        progress: Called with the number of utterances done and of all.
 
     Returns:
-        ``(...)``, from -1 to 1; NaN where the row or ``y`` is constant or not finite.
+        A table for each setting, in their order.
+
+    Raises:
+        InputError: As for :func:`correlate`.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = _unit(x) @ _unit(y)
-    return np.clip(r, -1.0, 1.0)
+    collectors = [_HeadCollector(setting) for setting in settings]
+    collect(store, collectors, absent_is_error=absent_is_error, progress=progress)
+    return [collector.table() for collector in collectors if collector.ids]
 
 
-def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centre each row and scale it to length 1; a constant row to NaN."""
-    constant = x.max(axis=-1, keepdims=True) == x.min(axis=-1, keepdims=True)
-    centred = np.where(constant, 0.0, x - x.mean(axis=-1, keepdims=True))
-    centred /= np.abs(centred).max(axis=-1, keepdims=True)  # so that no square underflows
-    centred /= np.sqrt(np.sum(centred**2, axis=-1, keepdims=True))
-    return centred
-
-
-def _with_mean(weights: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Append the mean over ``axis`` to it."""
-    return np.concatenate([weights, weights.mean(axis=axis, keepdims=True)], axis=axis)
+def _correlate_maps(maps: UtteranceMaps, setting: Setting) -> NDArray[np.float64]:
+    attention, saliency = maps.attention(setting.normalize), maps.saliency(setting)
+    if saliency.size == 0:
+        return np.full(attention.shape[:2], np.nan)
+    flat = attention.reshape(*attention.shape[:2], -1)
+    return coefficient_of(setting.coefficient).compute(flat, saliency.ravel())
 
 
 @dataclass
-class _Collector:
-    """Correlations with one target, utterance by utterance."""
+class _HeadCollector(Collector):
+    """Correlations of each layer and head in one setting, utterance by utterance."""
 
-    target: str
-    aggregation: str
-    ids: list[str] = field(default_factory=list)
+    languages: list[tuple[str, str]] = field(default_factory=list)
     values: list[NDArray[np.float64]] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)
 
-    def add(self, attribution: Attribution) -> None:
-        missing = [
-            part for part in (self.target, CROSS_ATTENTION) if not has_part(attribution, part)
-        ]
-        if missing:
-            self.left_out[attribution.id] = "no " + " and no ".join(NAMES[p] for p in missing)
-            self.missing.update(missing)
-            return
-        values = correlate_utterance(attribution, self.target, self.aggregation)
+    def add(self, attribution: Attribution, maps: UtteranceMaps) -> None:
+        """Correlate an utterance.
+
+        Raises:
+            InputError: It has other layers or heads than those before.
+        """
+        values = _correlate_maps(maps, self.setting)
         if self.values and values.shape != self.values[0].shape:
             raise InputError(
                 f"utterance {attribution.id!r}: {_size(values)}, expected {_size(self.values[0])} "
                 f"as of {self.ids[0]!r}"
             )
-        self.ids.append(attribution.id)
+        self.languages.append((attribution.src_lang, attribution.tgt_lang))
         self.values.append(values)
 
     def table(self) -> CorrelationTable:
         return CorrelationTable(
-            target=self.target,
-            aggregation=self.aggregation if self.target == "input" else None,
+            target=self.setting.target,
+            aggregation=self.setting.aggregation,
             ids=tuple(self.ids),
             per_utterance=np.stack(self.values),
             left_out=dict(self.left_out),
+            normalize=self.setting.normalize,
+            coefficient=self.setting.coefficient,
+            languages=tuple(self.languages),
         )
 
 
 def _size(values: NDArray[Any]) -> str:
     return f"{values.shape[0] - 1} layers of {values.shape[1] - 1} heads"
-
-
-def _nothing_to_correlate(store: AttributionStore, empty: Sequence[_Collector]) -> str:
-    """Say which parts are missing, and which flags save them."""
-    missing = [part for part in NAMES if any(part in collector.missing for collector in empty)]
-    return (
-        f"{store.path}: {len(store)} utterances without {' or '.join(NAMES[p] for p in missing)}, "
-        f"expected a run of fairseq-generate with {flags_for(missing)}"
-    )

@@ -7,6 +7,7 @@ before anything else is computed) by the encoder steps, and both are still to be
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,8 @@ def saliency_map(
         ``(N, T')``.
 
     Raises:
-        InputError: No such target, the utterance was saved without it, or its shapes disagree.
+        InputError: No such target, the utterance was saved without it, its shapes disagree, or it
+            has NaN or infinity.
     """
     check_target(target)
     n_tokens, n_steps = len(attribution.tokens), n_encoder_steps(attribution)
@@ -65,14 +67,40 @@ def saliency_map(
         if encoder is None:
             raise _lacks(attribution, target)
         _check_shape(attribution, target, encoder.shape, (n_tokens, n_steps))
+        _check_numbers(attribution, "encoder_saliency", encoder)
         return encoder[attribution.content].astype(np.float64)
+    return to_encoder_steps(attribution, input_cells(attribution), aggregation)
+
+
+def input_cells(attribution: Attribution) -> NDArray[np.float32]:
+    """Return the input saliency of the content tokens before it is aggregated, ``(N, T, F)``.
+
+    Raises:
+        InputError: The utterance was saved without it, its shapes disagree, or it has NaN or
+            infinity.
+    """
     if attribution.input_saliency is None:
-        raise _lacks(attribution, target)
-    dense = attribution.input_saliency.dense()
-    _check_shape(attribution, target, dense.shape, (n_tokens, *attribution.fbank.shape))
-    content = dense[attribution.content]
+        raise _lacks(attribution, "input")
+    expected = (len(attribution.tokens), *attribution.fbank.shape)
+    for number, level in enumerate(attribution.input_saliency.levels):
+        shape = (level.numerator.shape[0], *level.labels.shape)
+        _check_shape(attribution, "input", shape, expected)
+        _check_numbers(attribution, f"input_numerator_{number}", level.numerator)
+    return attribution.input_saliency.dense(attribution.content)
+
+
+def to_encoder_steps(
+    attribution: Attribution, cells: NDArray[np.float32], aggregation: str
+) -> NDArray[np.float64]:
+    """Aggregate the maps of :func:`input_cells` to the encoder steps of the utterance, ``(N, T')``.
+
+    Raises:
+        InputError: No such aggregation, or the frames do not fit the encoder steps.
+    """
     try:
-        return aggregate(content, n_steps, attribution.frames_per_step, aggregation)
+        return aggregate(
+            cells, n_encoder_steps(attribution), attribution.frames_per_step, aggregation
+        )
     except InputError:
         raise
     except ValueError as error:
@@ -86,13 +114,15 @@ def cross_attention_heads(attribution: Attribution) -> NDArray[np.float64]:
         ``(L, H, N, T')``.
 
     Raises:
-        InputError: The utterance was saved without cross-attention, or its shapes disagree.
+        InputError: The utterance was saved without cross-attention, its shapes disagree, or it has
+            NaN or infinity.
     """
     weights = attribution.cross_attention
     if weights is None:
         raise _lacks(attribution, CROSS_ATTENTION)
     expected = (len(attribution.tokens), n_encoder_steps(attribution))
     _check_shape(attribution, CROSS_ATTENTION, weights.shape[2:], expected)
+    _check_numbers(attribution, "cross_attention", weights)
     return weights[:, :, attribution.content].astype(np.float64)
 
 
@@ -109,7 +139,7 @@ def mean_cross_attention(
         heads: Heads of each of these layers, from 0; all of them by default.
 
     Returns:
-        ``(N, T')``, rows sum to 1.
+        ``(N, T')``; rows sum to 1 if weights were stored, and not if norms were.
 
     Raises:
         InputError: The utterance was saved without cross-attention, or has no such layer or head.
@@ -164,4 +194,14 @@ def _check_shape(
         raise InputError(
             f"utterance {attribution.id!r}: {NAMES[part]} of the shape {shape}, expected "
             f"{expected} as its tokens, frames and encoder steps say"
+        )
+
+
+def _check_numbers(attribution: Attribution, array: str, values: NDArray[np.floating[Any]]) -> None:
+    """Check that an array, named as in the utterance's file, holds numbers alone."""
+    n_bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+    if n_bad:
+        raise InputError(
+            f"utterance {attribution.id!r}: {array} has {n_bad} of {values.size} values that are "
+            "NaN or infinite, expected numbers; delete its file and generate it again"
         )

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Which of the two maps is standardised before they are correlated, by the value of --normalize.
+STANDARDISED: Mapping[str, tuple[str, ...]] = {
+    "both": ("cross-attention", "saliency"),
+    "cross-attention": ("cross-attention",),
+    "saliency": ("saliency",),
+    "none": (),
+}
 
 # Averaging equal numbers leaves differences of a few units in the last place (2e-16), which a
 # division by their own deviation would blow up to 1. The values compared here come from float32,
@@ -25,6 +34,11 @@ def frame_wise(weights: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     Returns:
         ``(..., S, T')``: each column minus its mean over the ``S`` tokens, divided by its
         population standard deviation; a deviation of zero is counted as 1.
+
+    Example:
+        >>> frame_wise(np.array([[0.2, 0.5], [0.8, 0.5]]))
+        array([[-1.,  0.],
+               [ 1.,  0.]])
     """
     values = np.asarray(weights, dtype=np.float64)
     if values.shape[-2] == 0:
@@ -48,6 +62,11 @@ def mean_std(saliency: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         Same shape: each map minus its mean, divided by its unbiased standard deviation. A constant
         map becomes 0, and so does any cell that comes out as NaN or infinite (SPES, Fucci et al.
         2024, the ``mean_std`` normalisation of one map).
+
+    Example:
+        >>> mean_std(np.array([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]]))
+        array([[-1.,  0.,  1.],
+               [ 0.,  0.,  0.]])
     """
     values = np.asarray(saliency, dtype=np.float64)
     if values.size == 0:

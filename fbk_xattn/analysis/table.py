@@ -1,12 +1,57 @@
-"""The result of a correlation over a store."""
+"""What is correlated, and the result over a store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fbk_xattn.analysis.aggregation import AGGREGATIONS
+from fbk_xattn.analysis.bootstrap import Bootstrap
+from fbk_xattn.analysis.coefficients import coefficient
+from fbk_xattn.analysis.maps import check_target
+from fbk_xattn.analysis.normalization import STANDARDISED
+from fbk_xattn.errors import InputError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is correlated with cross-attention, and how; the defaults are the paper's.
+
+    Attributes:
+        target: Saliency of the ``"input"`` or of the ``"encoder"`` output.
+        aggregation: Name in :data:`~fbk_xattn.analysis.aggregation.AGGREGATIONS`, for the input;
+            ``None`` for the encoder output, which needs none.
+        normalize: Which map is standardised first, a name in
+            :data:`~fbk_xattn.analysis.normalization.STANDARDISED`.
+        coefficient: Name in :data:`~fbk_xattn.analysis.coefficients.COEFFICIENTS`.
+    """
+
+    target: str
+    aggregation: str | None = "2d-max"
+    normalize: str = "both"
+    coefficient: str = "pearson"
+
+    def __post_init__(self) -> None:
+        """Check the names, and drop the aggregation of the encoder output.
+
+        Raises:
+            InputError: One of them is unknown.
+        """
+        check_target(self.target)
+        if self.aggregation not in (*AGGREGATIONS, None):
+            raise InputError(
+                f"aggregation {self.aggregation!r}: expected one of {', '.join(AGGREGATIONS)}"
+            )
+        if self.normalize not in STANDARDISED:
+            raise InputError(
+                f"normalisation {self.normalize!r}: expected one of {', '.join(STANDARDISED)}"
+            )
+        coefficient(self.coefficient)
+        if self.target == "encoder":
+            object.__setattr__(self, "aggregation", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +69,9 @@ class CorrelationTable:
         ids: The ``U`` utterances of the table.
         per_utterance: ``(U, L + 1, H + 1)``, NaN where undefined.
         left_out: Utterances of the store that are not in the table: id to reason.
+        normalize: Which of the maps were standardised (:class:`Setting`).
+        coefficient: Which correlation it is (:class:`Setting`).
+        languages: ``U`` pairs of the language spoken and that of the hypothesis; empty if unknown.
     """
 
     target: str
@@ -31,6 +79,14 @@ class CorrelationTable:
     ids: tuple[str, ...]
     per_utterance: NDArray[np.float64]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    normalize: str = "both"
+    coefficient: str = "pearson"
+    languages: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def setting(self) -> Setting:
+        """What was correlated, and how."""
+        return Setting(self.target, self.aggregation, self.normalize, self.coefficient)
 
     @property
     def n_layers(self) -> int:
@@ -67,3 +123,42 @@ class CorrelationTable:
             for utterance_id, values in zip(self.ids, self.per_utterance, strict=True)
             if np.isnan(values).any()
         )
+
+    def interval(self, bootstrap: Bootstrap | None = None) -> NDArray[np.float64]:
+        """Return the bootstrap interval of the mean, over utterances.
+
+        Args:
+            bootstrap: Resamples, level and seed; by default 1,000, 95 % and 0.
+
+        Returns:
+            ``(2, L + 1, H + 1)``, low and high ends; NaN where fewer than two are defined.
+        """
+        return (bootstrap or Bootstrap()).interval(self.per_utterance)
+
+    def by_task(self) -> dict[str, CorrelationTable]:
+        """Split the utterances by task, as models are compared task by task (paper, Tables 2, 3).
+
+        Returns:
+            Tables by the task's name, ``ASR en`` or ``ST en-it``, in alphabetical order. Utterances
+            left out are in none of them, as their languages are not known here.
+        """
+        names = [task_name(*pair) for pair in self.languages]
+        return {
+            name: self.only([i for i, other in enumerate(names) if other == name])
+            for name in sorted(set(names))
+        }
+
+    def only(self, rows: list[int]) -> CorrelationTable:
+        """Return the table of these utterances (rows of ``per_utterance``), none left out."""
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            per_utterance=self.per_utterance[rows],
+            left_out={},
+            languages=tuple(self.languages[row] for row in rows) if self.languages else (),
+        )
+
+
+def task_name(src_lang: str, tgt_lang: str) -> str:
+    """Return ``ASR en`` where the hypothesis is in the language spoken, and else ``ST en-it``."""
+    return f"ASR {src_lang}" if src_lang == tgt_lang else f"ST {src_lang}-{tgt_lang}"

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 import fbk_xattn
-from fbk_xattn.cli import average_checkpoints, correlate, export, models, plot, prepare, prompts
+from fbk_xattn.cli import (
+    average_checkpoints,
+    correlate,
+    evaluate,
+    export,
+    models,
+    plot,
+    prepare,
+    prompts,
+    quality,
+    size,
+    tables,
+)
 from fbk_xattn.errors import InputError
 
 PROGRAM = "fbk-xattn"
@@ -39,6 +51,10 @@ COMMANDS: tuple[Command, ...] = (
     average_checkpoints,
     models,
     correlate,
+    tables,
+    evaluate,
+    size,
+    quality,
     plot,
     export,
 )

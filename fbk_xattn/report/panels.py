@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fbk_xattn.analysis.correlation import pearson
+from fbk_xattn.analysis.coefficients import pearson
 from fbk_xattn.analysis.maps import (
     CROSS_ATTENTION,
     NAMES,

@@ -18,7 +18,7 @@ from fbk_xattn.analysis import (
     correlate_targets,
     correlate_utterance,
 )
-from fbk_xattn.analysis.correlation import pearson
+from fbk_xattn.analysis.coefficients import pearson
 from fbk_xattn.errors import InputError
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -1,11 +1,13 @@
 import csv
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import make_attribution, make_store
 
-from fbk_xattn.analysis import correlate
+from fbk_xattn.analysis import AGGREGATIONS, Bootstrap, correlate
 from fbk_xattn.cli.main import main
 from fbk_xattn.report import render
 from fbk_xattn.store import AttributionStore
@@ -16,36 +18,65 @@ def store(rng, tmp_path):
     return make_store(tmp_path / "store", [make_attribution(rng, id=f"u{n}") for n in range(3)])
 
 
-def test_prints_both_targets_in_markdown(store, capsys):
+def test_prints_both_targets_for_the_terminal(store, capsys):
     assert main(["correlate", str(store.path)]) == 0
     captured = capsys.readouterr()
     tables = [correlate(store, target) for target in ("input", "encoder")]
-    assert captured.out == render(tables, "markdown")
+    assert captured.out == render(tables, "terminal")
     assert captured.err == ""
 
 
-@pytest.mark.parametrize("form", ["markdown", "csv", "latex"])
+@pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "latex"])
 def test_target_aggregation_and_format(store, capsys, form):
     flags = ["--target", "input", "--aggregation", "1d-max-1d-avg", "--format", form]
     assert main(["correlate", str(store.path), *flags]) == 0
     assert capsys.readouterr().out == render([correlate(store, "input", "1d-max-1d-avg")], form)
 
 
-def test_output_is_one_file_of_all_tables(store, capsys, tmp_path):
-    file = tmp_path / "new" / "table.csv"
-    flags = ["--target", "encoder", "input", "encoder", "--format", "csv", "--output", str(file)]
+def test_output_has_the_numbers_of_every_utterance(store, capsys, tmp_path):
+    file = tmp_path / "new" / "numbers.csv"
+    flags = ["--target", "encoder", "input", "encoder", "--output", str(file)]
     assert main(["correlate", str(store.path), *flags]) == 0
-    assert capsys.readouterr().out == ""
+    assert "encoder-output saliency" in capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
-    assert [row["target"] for row in rows] == ["encoder"] * 3 + ["input"] * 3
-    assert float(rows[-1]["avg"]) == correlate(store, "input").mean[-1, -1]
+    assert [row["target"] for row in rows] == ["encoder"] * 36 + ["input"] * 36
+    values = correlate(store, "input").per_utterance
+    assert [float(row["correlation"]) for row in rows[36:]] == values.ravel().tolist()
+    last = rows[-1]
+    assert (last["store"], last["utterance"], last["layer"], last["head"]) == (
+        "store", "u2", "avg", "avg",
+    )  # fmt: skip
+
+
+def test_output_as_json_has_means_and_intervals_and_null_for_undefined(rng, tmp_path):
+    attributions = [make_attribution(rng, id=f"u{n}") for n in range(3)]
+    attributions[1].cross_attention[0, 0] = 0.2
+    store = make_store(tmp_path / "store", attributions)
+    file = tmp_path / "numbers.json"
+    flags = ["--target", "input", "--seed", "4", "--resamples", "30", "--output", str(file)]
+    assert main(["correlate", str(store.path), *flags]) == 0
+    numbers = json.loads(file.read_text())
+    assert numbers["bootstrap"] == {"resamples": 30, "level": 0.95, "seed": 4}
+    (saved,) = numbers["tables"]
+    table = correlate(store, "input")
+    assert saved["mean"] == table.mean.tolist()
+    assert [saved["low"], saved["high"]] == table.interval(Bootstrap(30, seed=4)).tolist()
+    assert saved["per_utterance"][1][0][0] is None
+    assert saved["n_undefined"][0] == [1, 0, 0, 0]
+    assert saved["ids"] == ["u0", "u1", "u2"]
+
+
+def test_output_of_another_kind_is_an_error_before_the_work(store, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(AttributionStore, "read", lambda *_: pytest.fail("read the store"))
+    assert main(["correlate", str(store.path), "--output", str(tmp_path / "x.txt")]) == 2
+    assert "expected a name ending in .json or .csv" in capsys.readouterr().err
 
 
 def test_a_target_that_the_store_lacks_is_noted_by_default(rng, tmp_path, capsys):
     make_store(tmp_path, [make_attribution(rng, without=["encoder_saliency"])])
     assert main(["correlate", str(tmp_path)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.count("| avg |") == 2  # in the header and in the last row of one table
+    assert captured.out.count("avg") == 2  # in the header and in the last row of one table
     assert captured.err == (
         "fbk-xattn: note: no encoder-output saliency in this store (--explain encoder saves it)\n"
     )
@@ -67,7 +98,7 @@ def test_a_missing_part_is_an_error_that_names_the_flag(
     rng, tmp_path, capsys, without, flags, said
 ):
     make_store(tmp_path / "store", [make_attribution(rng, without=without)])
-    output = tmp_path / "table.md"
+    output = tmp_path / "numbers.json"
     assert main(["correlate", str(tmp_path / "store"), *flags, "--output", str(output)]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"fbk-xattn: error: {tmp_path / 'store'}: 1 utterances without ")
@@ -131,3 +162,160 @@ def test_correlations_of_the_store_are_not_those_of_one_utterance(store, capsys)
     values = correlate(store, "input").per_utterance[:, 0, 0]
     assert np.ptp(values) > 0.01
     assert float(row["head_1"]) == pytest.approx(values.mean(), abs=1e-12)
+
+
+PARAMETERS = {
+    "checkpoint SHA-256": "x",
+    "--num-masks": 10,
+    "--input-occlusion-probability": 0.5,
+    "--encoder-occlusion-probability": 0.7,
+}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a store of four utterances of two tasks, with parameters."""
+
+    def make_named(name, seed=0, without=(), **changed):
+        rng = np.random.default_rng(seed)
+        changed = {f"--{key.replace('_', '-')}": value for key, value in changed.items()}
+        with AttributionStore.create(tmp_path / name, PARAMETERS | changed) as store:
+            for number, target in enumerate(("en", "en", "it", "it")):
+                store.write(
+                    make_attribution(rng, id=f"u{number}", tgt_lang=target, without=without)
+                )
+        return str(store.path)
+
+    return make_named
+
+
+def records(capsys, *arguments):
+    assert main(["correlate", *arguments, "--format", "csv"]) == 0
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+def test_by_layers_has_a_column_a_store_and_task(make, capsys):
+    first, second = make("a"), make("b", seed=1, checkpoint="other")
+    rows = records(capsys, first, second, "--by", "layers")
+    assert len(rows) == 2 * 4 * 3
+    for target in ("input", "encoder"):
+        columns = dict.fromkeys(row["model"] for row in rows if row["target"] == target)
+        assert list(columns) == ["a: ASR en", "a: ST en-it", "b: ASR en", "b: ST en-it"]
+    part = correlate(AttributionStore.open(second), "input").by_task()["ST en-it"]
+    of_part = [r for r in rows if r["target"] == "input" and r["model"] == "b: ST en-it"]
+    assert [float(row["correlation"]) for row in of_part] == part.mean[:, -1].tolist()
+    assert [row["layer"] for row in of_part] == ["1", "2", "overall"]
+
+
+def test_by_layers_of_one_store_names_the_tasks_alone(make, capsys):
+    rows = records(capsys, make("a"), "--by", "layers", "--target", "input")
+    assert list(dict.fromkeys(row["model"] for row in rows)) == ["ASR en", "ST en-it"]
+
+
+def test_by_layers_refuses_other_explanations_unless_they_are_varied(make, capsys):
+    stores = [make("a"), make("b", seed=1, num_masks=20)]
+    assert main(["correlate", *stores, "--by", "layers"]) == 2
+    assert "--num-masks is 20, but 10 in" in capsys.readouterr().err
+    rows = records(capsys, *stores, "--by", "layers", "--vary", "num-masks")
+    assert {"a (num-masks 10): ASR en", "b (num-masks 20): ASR en"} <= {r["model"] for r in rows}
+
+
+def test_by_layers_takes_a_store_that_explains_one_target_alone(make, capsys):
+    part = make("b", seed=1, without=["encoder_saliency"], explain=["input"])
+    meta = Path(part) / "meta.json"
+    meta.write_text(meta.read_text().replace('"--encoder-occlusion-probability": 0.7,', ""))
+    rows = records(capsys, make("a", explain=["input", "encoder"]), part, "--by", "layers")
+    columns = {(row["target"], row["model"][0]) for row in rows}
+    assert columns == {("input", "a"), ("input", "b"), ("encoder", "a")}
+
+
+def test_by_aggregation_has_all_of_them_for_the_input(make, capsys):
+    store = make("a")
+    rows = records(capsys, store, "--by", "aggregation")
+    assert list(dict.fromkeys(row["aggregation"] for row in rows)) == list(AGGREGATIONS)
+    for how in AGGREGATIONS:
+        expected = correlate(AttributionStore.open(store), "input", how).mean[:, -1].tolist()
+        assert [float(r["correlation"]) for r in rows if r["aggregation"] == how] == expected
+
+
+def test_by_probability_has_the_target_that_varies(make, capsys):
+    stores = [make("a", 1), make("b", 2, input_occlusion_probability=0.3)]
+    rows = records(capsys, *stores, "--by", "probability")
+    assert {row["target"] for row in rows} == {"input"}
+    assert [row["occlusion probability"] for row in rows] == ["0.3"] * 3 + ["0.5"] * 3
+    expected = correlate(AttributionStore.open(stores[1]), "input").mean[-1, -1]
+    assert float(rows[2]["correlation"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"num_masks": 20, "input_occlusion_probability": 0.3}, "--num-masks is 20, but 10 in"),
+        ({}, "the same in a, b, expected stores that differ in one with --by probability"),
+    ],
+)
+def test_by_probability_refuses_what_differs_in_more_or_less(make, capsys, changed, said):
+    assert main(["correlate", make("a"), make("b", **changed), "--by", "probability"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_by_tokens_has_layers_and_groups(make, capsys):
+    rows = records(capsys, make("a"), "--by", "tokens", "--target", "encoder")
+    assert [row["group"] for row in rows[:4]] == ["all", "layer 1", "layer 2", "start of a word"]
+    assert [int(row["n_tokens"]) for row in rows[:4]] == [20] * 4
+    assert float(rows[0]["q05"]) <= float(rows[0]["q50"]) <= float(rows[0]["q95"])
+
+
+def test_by_tokens_saves_every_token(make, tmp_path):
+    file = tmp_path / "tokens.csv"
+    flags = ["--by", "tokens", "--target", "encoder", "--output", str(file)]
+    assert main(["correlate", make("a"), *flags]) == 0
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert len(rows) == 20 * 3
+    assert rows[0]["token"] == "▁w0"
+    json_file = tmp_path / "tokens.json"
+    assert main(["correlate", make("a"), *flags[:-1], str(json_file)]) == 0
+    (saved,) = json.loads(json_file.read_text())["tables"]
+    assert np.shape(saved["per_token"]) == (3, 20)
+
+
+def test_several_stores_by_heads_name_themselves(make, capsys):
+    stores = [make("a"), make("b", seed=1, without=["encoder_saliency"])]
+    assert main(["correlate", *stores]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("Pearson correlation") == 3
+    assert "'b': Pearson correlation of cross-attention with input saliency" in captured.out
+    assert "note: b: no encoder-output saliency in this store" in captured.err
+
+
+def test_coefficient_and_normalize_reach_the_numbers(make, capsys):
+    store = make("a")
+    flags = ["--target", "input", "--coefficient", "spearman", "--normalize", "saliency"]
+    row = records(capsys, store, *flags)[0]
+    table = correlate(
+        AttributionStore.open(store), "input", coefficient="spearman", normalize="saliency"
+    )
+    assert float(row["head_1"]) == table.mean[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--by", "aggregation", "--aggregation", "2d-avg"], "--aggregation 2d-avg with --by"),
+        (["--by", "aggregation", "--target", "encoder"], "only the input is aggregated"),
+        (["--by", "probability"], "expected two or more stores"),
+        (["--vary", "num-masks"], "--vary with --by heads: expected --by layers"),
+        (["--resamples", "0"], "bootstrap resamples 0: expected at least 1"),
+    ],
+)
+def test_flags_that_do_not_go_together(make, capsys, flags, said):
+    assert main(["correlate", make("a"), *flags]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_store_named_twice_is_an_error(make, capsys):
+    store = make("a")
+    assert main(["correlate", store, store + "/"]) == 2
+    assert "named twice" in capsys.readouterr().err

@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from fbk_xattn.analysis import CorrelationTable
+from fbk_xattn.analysis import Bootstrap, CorrelationTable
 from fbk_xattn.errors import InputError
 from fbk_xattn.report import render
+from fbk_xattn.report.grid import Grid, render_grids
+from fbk_xattn.report.tables import head_grid, layer_grid, probability_grid
 
 NAN = np.nan
 # Two layers of two heads, with averages; two utterances, whose mean is exact in binary.
@@ -83,10 +85,11 @@ def test_csv_has_full_precision_and_counts():
     assert counts == {("input", "2", "1", "0"), ("encoder", "2", "0", "1")}
 
 
-def test_csv_of_tables_of_different_models_is_refused():
+def test_csv_of_tables_of_different_models_has_the_heads_of_all():
     other = make_table(per_utterance=np.zeros((2, 2, 2)))
-    with pytest.raises(ValueError, match=r"tables of \[1, 2\] heads"):
-        render([make_table(), other], "csv")
+    rows = list(csv.DictReader(io.StringIO(render([make_table(), other], "csv"))))
+    assert [row["head_2"] for row in rows[3:]] == ["", ""]
+    assert [row["head_1"] for row in rows[3:]] == ["0.0", "0.0"]
 
 
 def test_undefined_means_are_shown_as_such():
@@ -148,3 +151,91 @@ def test_tables_follow_each_other():
 def test_unknown_format_is_input_error():
     with pytest.raises(InputError, match="format 'html': expected one of markdown, csv, latex"):
         render([make_table()], "html")
+
+
+def test_terminal_aligns_columns_and_stars_the_best():
+    *_, header, rule, first, second, other_rule, average = render(
+        [make_table()], "terminal"
+    ).splitlines()
+    assert header.split() == ["layer", "head", "1", "head", "2", "avg"]
+    assert rule == other_rule == "-" * len(rule)
+    assert [line.split() for line in (first, second, average)] == [
+        ["1", *SHOWN[0]],
+        ["2", "0.000", "0.875*", "0.750"],
+        ["avg", *SHOWN[2]],
+    ]
+    assert first.index("-0.500") + 6 == second.index("0.875*") + 5  # the star is beside
+
+
+def test_head_grid_says_its_store_and_the_interval():
+    grid = head_grid(make_table(), "base_1", Bootstrap(n_resamples=100, seed=7))
+    text = render_grids([grid], "latex")
+    assert r"\caption{base\_1: Pearson correlation" in text
+    assert r"\label{tab:correlation-input-base-1}" in text
+    low, high = make_table().interval(Bootstrap(n_resamples=100, seed=7))[:, -1, -1]
+    said = f"{low:.3f}, {high:.3f}], 95-percent bootstrap interval over utterances (100 resamples"
+    assert said in text
+    row = next(csv.DictReader(io.StringIO(render_grids([grid], "csv"))))
+    assert (row["store"], row["coefficient"], row["normalize"]) == ("base_1", "pearson", "both")
+    assert float(row["avg_low"]) <= float(row["avg"]) <= float(row["avg_high"])
+
+
+def test_caption_says_what_was_varied():
+    table = make_table(normalize="none", coefficient="kendall")
+    text = render([table], "markdown")
+    assert text.startswith(
+        "Kendall correlation of cross-attention with input saliency, aggregated with 2d-max, "
+        "neither map standardised: mean over"
+    )
+
+
+def layers(*means):
+    """Two utterances whose layer means (last: overall) are these; heads do not matter."""
+    values = np.zeros((2, len(means), 3))
+    values[:, :, -1] = means
+    values[0, :, -1] -= 0.125
+    values[1, :, -1] += 0.125
+    return make_table(per_utterance=values)
+
+
+def test_layer_grid_marks_the_best_layer_of_each_column_and_sets_the_overall_apart():
+    columns = {"small": layers(0.25, 0.5, 0.75), "base": layers(0.5, 0.25, 0.125, 0.375)}
+    grid = layer_grid(columns, "model", "layers-input", Bootstrap(seed=1))
+    assert grid.header == ("layer", "small", "base")
+    assert [row[0] for row in grid.rows] == ["1", "2", "3", "overall"]
+    assert [row[1].split(" ")[0] for row in grid.rows] == ["0.250", "0.500", "", "0.750"]
+    assert [row[2].split(" ")[0] for row in grid.rows] == ["0.500", "0.250", "0.125", "0.375"]
+    assert grid.rows[0][1] == "0.250 [0.125, 0.375]"
+    assert grid.best == {(1, 1), (0, 2)}
+    assert grid.rules == {3}
+    records = [r for r in grid.records if r["model"] == "small"]
+    assert [r["layer"] for r in records] == ["1", "2", "overall"]
+    assert [r["best"] for r in records] == [0, 1, 0]
+    assert (records[0]["low"], records[0]["correlation"], records[0]["high"]) == (
+        0.125,
+        0.25,
+        0.375,
+    )
+
+
+def test_layer_grid_counts_what_each_column_is_without():
+    table = make_table(left_out={"c": "no cross-attention"})
+    text = render_grids([layer_grid({"m": table}, "model", "x")], "markdown")
+    assert "Mean over `m`: 2 utterances." in text
+    assert "`m`: Undefined in at least one cell: 1 utterance (`b`)." in text
+    assert "`m`: Left out: 1 utterance (`c`: no cross-attention)." in text
+
+
+def test_probability_grid_is_in_rising_order_and_of_the_same_utterances():
+    tables = {0.7: ("s7", layers(0.5, 0.5)), 0.3: ("s3", layers(0.25, 0.25))}
+    grid = probability_grid(tables, "input", Bootstrap())
+    assert grid.header == ("layer", "0.3", "0.7")
+    assert grid.rows[0][1].startswith("0.250")
+    tables[0.5] = ("s5", make_table(ids=("a_1", "other")))
+    with pytest.raises(InputError, match="without 1 utterances of the other stores"):
+        probability_grid(tables, "input", Bootstrap())
+
+
+def test_cells_with_pipes_stay_one_cell_in_markdown():
+    grid = Grid(lambda _: "x", "x", ("a", "b|c"), (("1", "2"),))
+    assert r"| a | b\|c |" in render_grids([grid], "markdown")

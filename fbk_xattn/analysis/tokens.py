@@ -1,0 +1,216 @@
+"""Correlation token by token, whose distribution shows what a mean hides.
+
+A model whose cross-attention is right for most tokens and looks elsewhere for some has the same
+mean as one that is half right for all. So each content token gets its own correlation: that of its
+row of the cross-attention with its row of the saliency, over the encoder steps, after both were
+standardised as for the whole map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fbk_xattn.analysis.bootstrap import Bootstrap
+from fbk_xattn.analysis.coefficients import coefficient
+from fbk_xattn.analysis.collecting import Collector, Progress, UtteranceMaps, collect
+from fbk_xattn.analysis.table import Setting
+from fbk_xattn.errors import InputError
+from fbk_xattn.store import Attribution, AttributionStore
+
+WORD_START = "\u2581"  # SentencePiece's, before the first token of a word
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Groups of token lengths in characters (without the mark of a word's start): from, to.
+LENGTHS = ((0, 0), (1, 1), (2, 2), (3, 3), (4, 5), (6, None))
+N_PARTS = 4  # of the hypothesis, for groups by position
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTable:
+    """Correlations of the ``M`` content tokens of a store.
+
+    Attributes:
+        setting: What was correlated, and how.
+        ids: The ``U`` utterances of the table.
+        utterance: ``(M,)``, the number of each token's utterance in ``ids``.
+        tokens: The ``M`` tokens.
+        position: ``(M,)``, the middle of the token in its hypothesis, between 0 and 1.
+        correlation: ``(L + 1, M)`` from -1 to 1, NaN where undefined; of each layer, averaged over
+            its heads, and in the last row of all layers and heads averaged.
+        left_out: Utterances of the store that are not in the table: id to reason.
+    """
+
+    setting: Setting
+    ids: tuple[str, ...]
+    utterance: NDArray[np.int64]
+    tokens: tuple[str, ...]
+    position: NDArray[np.float64]
+    correlation: NDArray[np.float64]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def length(self) -> NDArray[np.int64]:
+        """Number of characters of each token, without the mark of a word's start, ``(M,)``."""
+        return np.array([len(token.removeprefix(WORD_START)) for token in self.tokens], np.int64)
+
+    @property
+    def starts_word(self) -> NDArray[np.bool_]:
+        """Whether each token is the first of a word (in a SentencePiece vocabulary), ``(M,)``."""
+        return np.array([token.startswith(WORD_START) for token in self.tokens], np.bool_)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers ``L``."""
+        return int(self.correlation.shape[0] - 1)
+
+    def groups(self) -> dict[str, NDArray[np.bool_]]:
+        """Return groups of tokens that a systematic misalignment may tell apart.
+
+        Returns:
+            Masks ``(M,)`` by name: by start of word, by length in characters, and by quarter of the
+            hypothesis. Groups of one kind hold every token once; lengths without token are left
+            away.
+        """
+        starts, length = self.starts_word, self.length
+        groups = {"start of a word": starts, "inside a word": ~starts}
+        for low, high in LENGTHS:
+            mask = (length >= low) & (length <= (np.inf if high is None else high))
+            if mask.any():
+                groups[_length_name(low, high)] = mask
+        part = np.minimum((self.position * N_PARTS).astype(int), N_PARTS - 1)
+        for number in range(N_PARTS):
+            groups[f"quarter {number + 1} of the hypothesis"] = part == number
+        return groups
+
+    def summary(
+        self,
+        row: int = -1,
+        chosen: NDArray[np.bool_] | None = None,
+        bootstrap: Bootstrap | None = None,
+    ) -> TokenSummary:
+        """Summarise the correlations of some tokens.
+
+        Args:
+            row: Layer from 0, or -1 for all layers averaged.
+            chosen: ``(M,)``, which tokens; all of them by default.
+            bootstrap: For the interval of the mean, over utterances.
+        """
+        mask = np.ones(len(self.tokens), np.bool_) if chosen is None else chosen
+        values, utterance = self.correlation[row][mask], self.utterance[mask]
+        defined = np.isfinite(values)
+        values, utterance = values[defined], utterance[defined]
+        totals = np.bincount(utterance, weights=values, minlength=len(self.ids))
+        counts = np.bincount(utterance, minlength=len(self.ids))
+        low, high = (bootstrap or Bootstrap()).interval_of_ratio(totals, counts).tolist()
+        quantiles = (
+            np.quantile(values, QUANTILES) if values.size else np.full(len(QUANTILES), np.nan)
+        )
+        return TokenSummary(
+            n_tokens=int(mask.sum()),
+            n_undefined=int(mask.sum() - values.size),
+            mean=float(values.mean()) if values.size else float("nan"),
+            low=low,
+            high=high,
+            quantiles=tuple(quantiles.tolist()),
+        )
+
+
+@dataclass(frozen=True)
+class TokenSummary:
+    """Distribution of the correlations of a group of tokens; NaN where none is defined.
+
+    Attributes:
+        n_tokens: Number of tokens.
+        n_undefined: How many of them have no defined correlation, which the rest is without.
+        mean: Mean over tokens.
+        low: Low end of its bootstrap interval.
+        high: High end of it.
+        quantiles: At :data:`QUANTILES`.
+    """
+
+    n_tokens: int
+    n_undefined: int
+    mean: float
+    low: float
+    high: float
+    quantiles: tuple[float, ...]
+
+
+def correlate_tokens(
+    store: AttributionStore,
+    settings: Sequence[Setting],
+    *,
+    absent_is_error: bool = True,
+    progress: Progress | None = None,
+) -> list[TokenTable]:
+    """Correlate each content token of a store by itself, reading each file once.
+
+    Args:
+        store: Utterances with cross-attention and saliency.
+        settings: What is correlated, and how.
+        absent_is_error: Whether a target that no utterance has is an error; otherwise it has no
+            table, and it is an error that no target is there.
+        progress: Called with the number of utterances done and of all.
+
+    Returns:
+        A table for each setting, in their order.
+
+    Raises:
+        InputError: As for :func:`~fbk_xattn.analysis.correlation.correlate_store`, or utterances
+            differ in their number of layers.
+    """
+    collectors = [_TokenCollector(setting) for setting in settings]
+    collect(store, collectors, absent_is_error=absent_is_error, progress=progress)
+    return [collector.table() for collector in collectors if collector.ids]
+
+
+@dataclass
+class _TokenCollector(Collector):
+    """Correlations of tokens in one setting, utterance by utterance."""
+
+    tokens: list[str] = field(default_factory=list)
+    position: list[NDArray[np.float64]] = field(default_factory=list)
+    correlation: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add(self, attribution: Attribution, maps: UtteranceMaps) -> None:
+        """Correlate the tokens of an utterance.
+
+        Raises:
+            InputError: It has another number of layers than those before.
+        """
+        attention = maps.attention(self.setting.normalize)[:, -1]  # (L + 1, N, T')
+        saliency = maps.saliency(self.setting)
+        compute = coefficient(self.setting.coefficient).compute
+        n_tokens = len(saliency)
+        values = np.empty((len(attention), n_tokens))
+        for token in range(n_tokens):
+            values[:, token] = compute(attention[:, token], saliency[token])
+        if self.correlation and len(values) != len(self.correlation[0]):
+            raise InputError(
+                f"utterance {attribution.id!r}: {len(values) - 1} layers, expected "
+                f"{len(self.correlation[0]) - 1} as of {self.ids[0]!r}"
+            )
+        self.tokens.extend(attribution.tokens[attribution.content])
+        self.position.append((np.arange(n_tokens) + 0.5) / max(n_tokens, 1))
+        self.correlation.append(values)
+
+    def table(self) -> TokenTable:
+        n_tokens = [values.shape[1] for values in self.correlation]
+        return TokenTable(
+            setting=self.setting,
+            ids=tuple(self.ids),
+            utterance=np.repeat(np.arange(len(self.ids)), n_tokens),
+            tokens=tuple(self.tokens),
+            position=np.concatenate(self.position),
+            correlation=np.concatenate(self.correlation, axis=1),
+            left_out=dict(self.left_out),
+        )
+
+
+def _length_name(low: int, high: int | None) -> str:
+    if low == high:
+        return "1 character" if low == 1 else f"{low} characters"
+    return f"{low} or more characters" if high is None else f"{low} to {high} characters"

@@ -1,0 +1,82 @@
+"""What the commands that correlate have in common: opening stores, and accounting for gaps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fbk_xattn.analysis import CorrelationTable, Setting, correlate_store
+from fbk_xattn.analysis.collecting import Progress
+from fbk_xattn.analysis.comparison import store_names
+from fbk_xattn.analysis.maps import NAMES, flags_for
+from fbk_xattn.cli.results import note, show_progress
+from fbk_xattn.errors import InputError
+from fbk_xattn.store import AttributionStore
+
+
+def open_stores(paths: Sequence[Path]) -> dict[str, AttributionStore]:
+    """Open stores, by name.
+
+    Raises:
+        InputError: One is no store, or named twice.
+    """
+    resolved = [path.resolve() for path in paths]
+    for number, path in enumerate(paths):
+        if resolved[number] in resolved[:number]:
+            raise InputError(f"{path}: named twice, expected each store once")
+    stores = [AttributionStore.open(path) for path in paths]
+    return dict(zip(store_names(stores), stores, strict=True))
+
+
+def column_names(stores: Mapping[str, AttributionStore]) -> Callable[[str, str], str]:
+    """Return how a task of a store is called beside others: by the task alone in a single store."""
+    return lambda name, task: f"{name}: {task}" if len(stores) > 1 else task
+
+
+def correlated(
+    store: AttributionStore, name: str, settings: Sequence[Setting], *, absent_is_error: bool
+) -> list[CorrelationTable]:
+    """Correlate a store, and say on standard error what its means are without.
+
+    Args:
+        store: To read.
+        name: For the notes, empty if there is no other store.
+        settings: What to correlate.
+        absent_is_error: Whether a target that the store lacks is an error.
+
+    Raises:
+        InputError: Nothing to correlate, or no correlation is defined.
+    """
+    tables = correlate_store(store, settings, absent_is_error=absent_is_error, progress=progress())
+    if all(np.isnan(table.mean).all() for table in tables):
+        n_utterances = len({utterance_id for table in tables for utterance_id in table.ids})
+        raise InputError(
+            f"{store.path}: no correlation is defined for any of {n_utterances} utterances, "
+            "expected maps that vary over at least two content tokens"
+        )
+    note_absent([t.target for t in tables], [s.target for s in settings], name)
+    for target, table in {table.target: table for table in tables}.items():
+        start = f"{name}: {NAMES[target]}" if name else NAMES[target]
+        if undefined := table.undefined_ids:
+            count = f"{len(undefined)} of {len(table.ids)}"
+            note(f"{start}: correlation undefined for {count}: {', '.join(undefined)}")
+        if table.left_out:
+            names = ", ".join(f"{name} ({reason})" for name, reason in table.left_out.items())
+            note(f"{start}: {len(table.left_out)} utterances left out: {names}")
+    return tables
+
+
+def note_absent(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
+    """Name every target without a table."""
+    for target in dict.fromkeys(wanted):
+        if target not in there:
+            where = f"{name}: " if name else ""
+            note(f"{where}no {NAMES[target]} in this store ({flags_for([target])} saves it)")
+
+
+def progress() -> Progress | None:
+    """Return what shows progress on standard error, where that is a terminal."""
+    return show_progress if sys.stderr.isatty() else None
