@@ -40,7 +40,8 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8.0", "hypothesis>=6.100", "pangolinn>=0.0.1", "ruff>=0.9", "mypy>=1.13"],
-        "comet": ["unbabel-comet>=2.2"],
+        # What COMET needs imports pkg_resources, which later releases of setuptools are without.
+        "comet": ["unbabel-comet>=2.2", "setuptools<81"],
         "prompts": ["G722>=1.2.3"],
     },
     entry_points={"console_scripts": ["fbk-xattn=fbk_xattn.cli.main:main"]},

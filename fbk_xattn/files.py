@@ -1,13 +1,29 @@
-"""Output files that are there whole or not at all."""
+"""Output files that are there whole or not at all; arrays read by one thread at a time."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fbk_xattn.errors import InputError
+
+# numpy parses the header of an array as Python, which in CPython before 3.11.9 and 3.12.3 can fail
+# where two threads do so at a time (its issue 106905): "AST constructor recursion depth mismatch".
+_READING = threading.RLock()
+# A process that was forked while another thread was reading would wait for that thread for ever.
+os.register_at_fork(
+    before=_READING.acquire, after_in_parent=_READING.release, after_in_child=_READING.release
+)
+
+
+@contextmanager
+def reading_arrays() -> Iterator[None]:
+    """Keep other threads from reading ``.npy`` and ``.npz`` files meanwhile."""
+    with _READING:
+        yield
 
 
 @contextmanager

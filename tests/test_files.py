@@ -1,7 +1,16 @@
-import pytest
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pytest
+from synthetic import make_attribution
+
+from fbk_xattn.data.features import load_features
 from fbk_xattn.errors import InputError
-from fbk_xattn.files import whole_file, write_text
+from fbk_xattn.files import reading_arrays, whole_file, write_text
+from fbk_xattn.store import AttributionStore
 
 
 def test_text_replaces_what_was_there(tmp_path):
@@ -38,3 +47,46 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"table\.md: cannot be written .*writable"):
         write_text(tmp_path / "file" / "table.md", "text")
+
+
+def test_one_thread_at_a_time_reads_arrays(tmp_path, monkeypatch):
+    """In some releases of CPython numpy's parsing of headers fails in two threads at once."""
+    np.save(tmp_path / "features.npy", np.zeros((3, 80), dtype=np.float32))
+    store = AttributionStore.create(tmp_path / "store", {})
+    attribution = make_attribution(np.random.default_rng(0))
+    store.write(attribution)
+    load, inside, most = np.load, [], []
+
+    def slow_load(*args, **kwargs):
+        inside.append(1)
+        time.sleep(0.01)
+        most.append(len(inside))
+        inside.pop()
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(np, "load", slow_load)
+    with ThreadPoolExecutor(2) as threads:
+        some = [threads.submit(load_features, tmp_path / "features.npy") for _ in range(5)]
+        others = [threads.submit(store.read, attribution.id) for _ in range(5)]
+        assert all(job.result() is not None for job in [*some, *others])
+    assert most == [1] * 10
+
+
+def test_a_fork_while_another_thread_reads_can_read():
+    begun, end = threading.Event(), threading.Event()
+
+    def read():
+        with reading_arrays():
+            begun.set()
+            end.wait(5)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    begun.wait()
+    threading.Timer(0.1, end.set).start()
+    child = os.fork()  # waits for the thread
+    if not child:
+        with reading_arrays():
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()

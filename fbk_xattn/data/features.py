@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import reading_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +173,7 @@ def _load(location: str) -> FloatArray:
 
 def _read_npy(file: Path | BinaryIO) -> FloatArray:
     try:
-        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+        with reading_arrays():
+            return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
     except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"unreadable .npy ({error}), expected an array of floats") from None

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import reading_arrays
 from fbk_xattn.store.attribution import Attribution
 from fbk_xattn.store.serialization import TEXTS, from_arrays, to_arrays
 
@@ -194,7 +195,11 @@ class UtteranceStore(ABC, Generic[Record]):
         if not file.is_file():
             raise InputError(f"{self.path}: no utterance {utterance_id!r} among its {len(self)}")
         try:
-            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+            with (
+                reading_arrays(),
+                file.open("rb") as handle,
+                np.load(handle, allow_pickle=False) as arrays,
+            ):
                 read = {name: arrays[name] for name in names or arrays.files}
                 return self._from_arrays(read) if names is None else read
         except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
