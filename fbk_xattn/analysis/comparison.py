@@ -12,7 +12,7 @@ from typing import Any
 
 from fbk_xattn.analysis.maps import NAMES
 from fbk_xattn.errors import InputError
-from fbk_xattn.store import AttributionStore
+from fbk_xattn.store import AttributionStore, CurveStore
 
 PROBABILITY: Mapping[str, str] = {
     "input": "--input-occlusion-probability",
@@ -27,6 +27,9 @@ DEFAULTS: Mapping[str, Any] = {
 }
 SHARED = ("--cross-attention", "--num-masks", "--scorer")
 WHAT_IS_STORED = ("--explain", "--save-cross-attention")
+# Of curves: what their store has of the one with the maps, and what makes one map of it.
+OF_THE_MAPS = " of the maps"
+OF_A_MAP = ("--deletion-map", "--deletion-aggregation", "--deletion-layers", "--deletion-heads")
 
 
 def store_names(stores: Sequence[AttributionStore]) -> list[str]:
@@ -43,7 +46,7 @@ def flag(name: str) -> str:
     return "--" + name.lstrip("-")
 
 
-def parameter(store: AttributionStore, name: str) -> Any:
+def parameter(store: AttributionStore | CurveStore, name: str) -> Any:
     """Return a parameter of a store; None if it does not have it."""
     return store.meta["parameters"].get(name, DEFAULTS.get(name))
 
@@ -130,6 +133,22 @@ def check_same_utterances(ids: Mapping[str, Collection[str]]) -> None:
             )
 
 
+def check_same_decoding(stores: Sequence[CurveStore]) -> None:
+    """Check that curves were decoded alike; model, data, mode and map may differ.
+
+    Raises:
+        InputError: They differ in a flag of decoding, which the message names.
+    """
+    for store in stores[1:]:
+        names = {*stores[0].meta["parameters"], *store.meta["parameters"]}
+        decoding = {
+            name
+            for name in names
+            if name.startswith("--") and not name.endswith(OF_THE_MAPS) and name not in OF_A_MAP
+        }
+        _check_same(stores[0], store, decoding, "to compare curves")
+
+
 def same_but_probability(one: AttributionStore, other: AttributionStore) -> bool:
     """Tell whether two stores differ in nothing but occlusion probabilities."""
     names = {*one.meta["parameters"], *other.meta["parameters"], *DEFAULTS}
@@ -138,7 +157,10 @@ def same_but_probability(one: AttributionStore, other: AttributionStore) -> bool
 
 
 def _check_same(
-    first: AttributionStore, other: AttributionStore, names: Collection[str], why: str
+    first: AttributionStore | CurveStore,
+    other: AttributionStore | CurveStore,
+    names: Collection[str],
+    why: str,
 ) -> None:
     for name in sorted(names):
         theirs, ours = parameter(first, name), parameter(other, name)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from fbk_xattn.analysis.comparison import check_same_decoding
 from fbk_xattn.analysis.deletion import ScoredCurve, evaluate
 from fbk_xattn.analysis.references import listed
 from fbk_xattn.analysis.text_scores import TEXT_SCORES
@@ -51,16 +52,19 @@ def run(args: argparse.Namespace) -> int:
     """Print the areas; folders of different utterances are noted on standard error.
 
     Raises:
-        InputError: Not a folder of deletion or insertion or an empty one, an utterance without
-            reference, or a file that cannot be written.
+        InputError: Not a folder of deletion or insertion or an empty one, folders that were decoded
+            with other flags, an utterance without reference, or a file that cannot be written.
     """
     check_output(args.output)
     references = references_of(args.manifest)
-    curves: list[tuple[str, ScoredCurve]] = []
-    for folder in dict.fromkeys(args.folders):
-        with CurveStore.open(folder) as store:
-            scores = None if args.score is None else list(dict.fromkeys(args.score))
-            curves += [(str(folder), curve) for curve in evaluate(store, scores, references)]
+    stores = [CurveStore.open(folder) for folder in dict.fromkeys(args.folders)]
+    check_same_decoding(stores)
+    scores = None if args.score is None else list(dict.fromkeys(args.score))
+    curves = [
+        (str(store.path), curve)
+        for store in stores
+        for curve in evaluate(store, scores, references)
+    ]
     show(curve_grid(curves), args)
     _note_differences(curves, references)
     return 0

@@ -11,9 +11,10 @@ from fbk_xattn.store import AttributionStore, CurveStore, DecodedCurve, DecodedS
 HEADER = "id\taudio\tn_frames\tspeaker\tsrc_lang\tsrc_text\ttgt_lang\ttgt_text\n"
 
 
-def make_folder(path, texts, mode="deletion", pair=("en", "en")):
+def make_folder(path, texts, mode="deletion", pair=("en", "en"), **parameters):
     """Write curves of three steps: id to the hypotheses."""
-    with CurveStore.create(path, {"mode": mode, "--deletion-map": "encoder"}) as store:
+    parameters = {"mode": mode, "--deletion-map": "encoder", **parameters}
+    with CurveStore.create(path, parameters) as store:
         for name, hypotheses in texts.items():
             steps = [
                 DecodedStep(text, np.arange(2), np.zeros(2, dtype=np.float32), 0.0)
@@ -41,6 +42,17 @@ def test_prints_the_area_from_0_to_100(folder, capsys):
     # 0, 25 and 50 percent of words are wrong.
     assert row[1:] == ["deletion", "encoder", "en", "2", "wer_max", "25.00", "higher"]
     assert captured.err == ""
+
+
+def test_folders_that_were_decoded_otherwise_are_refused(folder, tmp_path, capsys):
+    texts = {"u": ["a b c d", "a b", ""], "v": ["a b c d"] * 3}
+    maps = {"--beam of the maps": 1, "--deletion-map": "input", "checkpoint SHA-256": "other"}
+    alike = make_folder(tmp_path / "alike", texts, mode="insertion", **maps)
+    assert main(["evaluate", str(folder.path), str(alike.path)]) == 0
+    other = make_folder(tmp_path / "other", texts, **{"--beam": 5})
+    assert main(["evaluate", str(folder.path), str(alike.path), str(other.path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{other.path}: --beam is 5, but None in {folder.path}" in line
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex", "terminal", "csv"])
