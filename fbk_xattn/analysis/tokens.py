@@ -18,10 +18,10 @@ from fbk_xattn.analysis.bootstrap import Bootstrap
 from fbk_xattn.analysis.coefficients import coefficient
 from fbk_xattn.analysis.collecting import Collector, Progress, UtteranceMaps, collect
 from fbk_xattn.analysis.table import Setting
+from fbk_xattn.analysis.words import WORD_START
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution, AttributionStore
 
-WORD_START = "\u2581"  # SentencePiece's, before the first token of a word
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Groups of token lengths in characters (without the mark of a word's start): from, to.
 LENGTHS = ((0, 0), (1, 1), (2, 2), (3, 3), (4, 5), (6, None))
