@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,8 @@ def word_slices(tokens: Sequence[str]) -> list[slice]:
     starts = [
         index for index, token in enumerate(tokens) if index == 0 or token.startswith(WORD_START)
     ]
-    return [
-        slice(start, end) for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True)
-    ]
+    bounds = [*starts, len(tokens)]
+    return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 def word_text(tokens: Sequence[str], word: slice) -> str:
