@@ -70,7 +70,7 @@ def data(corpus, tmp_path_factory):
     from fbk_xattn.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("data")
-    prepare(corpus, folder, vocabulary_size=60)
+    prepare(corpus, folder, vocabulary=60)
     return folder
 
 

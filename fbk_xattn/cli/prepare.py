@@ -26,12 +26,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="folder with manifests; audio paths count from it",
     )
     parser.add_argument("data", metavar="DATA", type=Path, help="data folder to write")
-    parser.add_argument(
+    vocabulary = parser.add_mutually_exclusive_group()
+    vocabulary.add_argument(
         "--vocabulary-size",
         type=int,
         default=8000,
         metavar="N",
         help="wanted number of SentencePiece symbols (default: %(default)s)",
+    )
+    vocabulary.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FOLDER",
+        help="take spm.model and dict.txt of this folder instead: data for a trained model",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that compute features (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
@@ -48,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.corpus}: no such folder, expected one with manifests (*.tsv)")
     if args.vocabulary_size < 10:
         raise InputError(f"--vocabulary-size {args.vocabulary_size}: expected at least 10")
+    if args.workers < 1:
+        raise InputError(f"--workers {args.workers}: expected at least 1")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    prepare(args.corpus, args.data, args.vocabulary_size)
+    prepare(args.corpus, args.data, args.vocabulary or args.vocabulary_size, args.workers)
     return 0

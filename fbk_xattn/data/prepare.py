@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import multiprocessing
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fbk_xattn.data.features import N_BINS, load_features
+from fbk_xattn.data.features import N_BINS, fbank_backend, load_features
 from fbk_xattn.data.manifest import ManifestRow, read_manifest, write_manifest
-from fbk_xattn.data.vocabulary import train_vocabulary
+from fbk_xattn.data.vocabulary import VOCABULARY_FILES, check_vocabulary, train_vocabulary
 from fbk_xattn.errors import InputError
 from fbk_xattn.files import whole_file, write_text
 
 logger = logging.getLogger(__name__)
 
 ARCHIVE = f"fbank{N_BINS}.zip"
+FILES_A_TURN = 16  # that a process computes before it hands them over
 LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip entry: ends with lengths of name and extra field
 
 
-def prepare(corpus: Path, output: Path, vocabulary_size: int) -> None:
+def prepare(corpus: Path, output: Path, vocabulary: int | Path, workers: int = 1) -> None:
     """Compute features, train a vocabulary and write manifests and ``config.yaml``.
 
     Args:
@@ -32,35 +38,49 @@ def prepare(corpus: Path, output: Path, vocabulary_size: int) -> None:
             ``train*`` give the vocabulary.
         output: Data folder to create. ``config.yaml`` is written last, so it is there only when
             all is.
-        vocabulary_size: Wanted number of SentencePiece symbols.
+        vocabulary: Wanted number of SentencePiece symbols; or the folder of a vocabulary that is
+            there already, with ``spm.model`` and ``dict.txt``, as for data of a trained model.
+        workers: Processes that compute features; the archive does not depend on them.
 
     Raises:
-        InputError: No training manifest, or an utterance that cannot be read.
+        InputError: No manifest, none for training where a vocabulary is wanted, no vocabulary in
+            its folder, or an utterance that cannot be read.
     """
     manifests = {path.stem: read_manifest(path) for path in sorted(corpus.glob("*.tsv"))}
+    if not any(manifests.values()):
+        raise InputError(f"{corpus}: no *.tsv with utterances, expected manifests of a corpus")
     training = [row for name, rows in manifests.items() if name.startswith("train") for row in rows]
-    if not training:
+    if isinstance(vocabulary, Path):
+        check_vocabulary(vocabulary)
+    elif not training:
         raise InputError(f"{corpus}: no train*.tsv with utterances, expected manifests of a corpus")
     output.mkdir(parents=True, exist_ok=True)
     locations = write_features(
-        corpus, sorted({r.audio for m in manifests.values() for r in m}), output
+        corpus, sorted({r.audio for m in manifests.values() for r in m}), output, workers
     )
     for name, rows in manifests.items():
         write_manifest(output / f"{name}.tsv", [_with_features(row, locations) for row in rows])
-    size = train_vocabulary(
-        [text for row in training for text in (row.src_text, row.tgt_text)],
-        sorted(
-            {lang for rows in manifests.values() for r in rows for lang in (r.src_lang, r.tgt_lang)}
-        ),
-        vocabulary_size,
-        output / "spm.model",
-        output / "dict.txt",
-    )
-    logger.info("vocabulary of %d symbols, %d training utterances", size, len(training))
+    if isinstance(vocabulary, Path):
+        for name in VOCABULARY_FILES:
+            with whole_file(output / name) as temporary:
+                temporary.write_bytes((vocabulary / name).read_bytes())
+    else:
+        size = train_vocabulary(
+            [text for row in training for text in (row.src_text, row.tgt_text)],
+            sorted(
+                {lang for m in manifests.values() for r in m for lang in (r.src_lang, r.tgt_lang)}
+            ),
+            vocabulary,
+            output / "spm.model",
+            output / "dict.txt",
+        )
+        logger.info("vocabulary of %d symbols, %d training utterances", size, len(training))
     write_config(output / "config.yaml")
 
 
-def write_features(corpus: Path, audio: list[str], output: Path) -> dict[str, tuple[str, int]]:
+def write_features(
+    corpus: Path, audio: list[str], output: Path, workers: int = 1
+) -> dict[str, tuple[str, int]]:
     """Write the features of audio files to one uncompressed zip archive.
 
     Returns:
@@ -71,9 +91,14 @@ def write_features(corpus: Path, audio: list[str], output: Path) -> dict[str, tu
     """
     archive = output / ARCHIVE
     frames = {}
-    with whole_file(archive) as temporary, zipfile.ZipFile(temporary, "w") as writer:
-        for path in tqdm(audio, desc="features", unit="file", mininterval=2.0):
-            features = load_features(corpus / path)
+    with (
+        whole_file(archive) as temporary,
+        zipfile.ZipFile(temporary, "w") as writer,
+        _computed(corpus, audio, workers) as computed,
+    ):
+        for path, features in zip(
+            audio, tqdm(computed, "features", len(audio), unit="file", mininterval=2.0), strict=True
+        ):
             frames[path] = len(features)
             with writer.open(zipfile.ZipInfo(f"{path}.npy"), "w") as entry:
                 np.save(entry, features)
@@ -86,6 +111,29 @@ def write_features(corpus: Path, audio: list[str], output: Path) -> dict[str, tu
             offset = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
             locations[path] = (f"{ARCHIVE}:{offset}:{info.file_size}", frames[path])
     return locations
+
+
+@contextmanager
+def _computed(
+    corpus: Path, audio: list[str], workers: int
+) -> Iterator[Iterator[NDArray[np.float32]]]:
+    """Yield the features of audio files in their order, computed by so many processes."""
+    if workers == 1:
+        yield (load_features(corpus / path) for path in audio)
+        return
+    fbank_backend()  # here and not in each process, which would log its choice again
+    with multiprocessing.get_context("fork").Pool(workers, _use_one_thread) as pool:
+        yield pool.imap(partial(_load, corpus), audio, FILES_A_TURN)
+
+
+def _load(corpus: Path, path: str) -> NDArray[np.float32]:
+    return load_features(corpus / path)
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _with_features(row: ManifestRow, locations: dict[str, tuple[str, int]]) -> ManifestRow:

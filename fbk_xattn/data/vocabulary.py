@@ -12,7 +12,21 @@ from fbk_xattn.errors import InputError
 from fbk_xattn.files import whole_file, write_text
 
 LANG_TAG = "<lang:{}>"
+VOCABULARY_FILES = ("spm.model", "dict.txt")
 FAIRSEQ_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Check that a folder holds a vocabulary.
+
+    Raises:
+        InputError: A file is missing.
+    """
+    for name in VOCABULARY_FILES:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder}: has no {name}, expected a vocabulary ({' and '.join(VOCABULARY_FILES)})"
+            )
 
 
 def train_vocabulary(

@@ -76,7 +76,7 @@ def test_specaugment_is_that_of_the_paper(data):
 
 
 def test_two_runs_write_identical_files(corpus, data, tmp_path):
-    prepare(corpus, tmp_path, vocabulary_size=60)
+    prepare(corpus, tmp_path, vocabulary=60)
     for file in data.iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -86,30 +86,30 @@ def test_a_language_of_test_alone_has_a_tag(copy, tmp_path):
     text = (copy / "test.tsv").read_text(encoding="utf-8")
     (copy / "test.tsv").write_text(text.replace("\tit\t", "\tfr\t"), encoding="utf-8")
     assert any(row.tgt_lang == "it" for row in rows)
-    prepare(copy, tmp_path / "data", vocabulary_size=60)
+    prepare(copy, tmp_path / "data", vocabulary=60)
     assert "<lang:fr>" in load_dictionary(tmp_path / "data" / "dict.txt")
 
 
 def test_without_a_training_manifest_nothing_is_made(copy, tmp_path):
     (copy / "train.tsv").rename(copy / "other.tsv")
     with pytest.raises(InputError, match=r"corpus: no train\*\.tsv"):
-        prepare(copy, tmp_path / "data", vocabulary_size=60)
+        prepare(copy, tmp_path / "data", vocabulary=60)
     assert not (tmp_path / "data").exists()
 
 
 def test_unreadable_audio_is_named_and_leaves_no_archive_and_no_config(copy, tmp_path):
     (copy / "test-3.flac").write_bytes(b"fLaC and nothing else")
     with pytest.raises(InputError, match=r"test-3\.flac: unreadable audio"):
-        prepare(copy, tmp_path / "data", vocabulary_size=60)
+        prepare(copy, tmp_path / "data", vocabulary=60)
     assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_failed_run_keeps_the_archive_of_the_one_before(copy, tmp_path):
-    prepare(copy, tmp_path / "data", vocabulary_size=60)
+    prepare(copy, tmp_path / "data", vocabulary=60)
     before = {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir()}
     (copy / "test-3.flac").unlink()
     with pytest.raises(InputError, match=r"test-3\.flac: no such file"):
-        prepare(copy, tmp_path / "data", vocabulary_size=60)
+        prepare(copy, tmp_path / "data", vocabulary=60)
     assert {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir()} == before
 
 
@@ -120,7 +120,7 @@ def test_audio_paths_in_folders_and_unicode_are_found(copy, tmp_path):
     text = (copy / "test.tsv").read_text(encoding="utf-8")
     moved = text.replace("test-3.flac", "clips with spaces/è:1.flac")
     (copy / "test.tsv").write_text(moved, encoding="utf-8")
-    prepare(copy, tmp_path / "data", vocabulary_size=60)
+    prepare(copy, tmp_path / "data", vocabulary=60)
     row = read_manifest(tmp_path / "data" / "test.tsv")[3]
     expected = load_features(folder / "è:1.flac")
     assert np.array_equal(load_features(tmp_path / "data" / row.audio), expected)

@@ -1,0 +1,388 @@
+"""Builds the training corpus of the shipped model: real, telephone and general speech.
+
+    python -m examples.prompts.train.build SPEECH CORPUS [--parts PART ...] [--workers N]
+
+SPEECH holds ``manifest.tsv`` (columns ``id``, ``audio``, ``corpus``, ``speaker``, ``split``,
+``src_lang``, ``src_text``, ``tgt_lang``, ``tgt_text``) with its audio, and sentence pairs
+``*_en_it.tsv``. CORPUS gets audio files and manifests for ``fbk-xattn prepare``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import multiprocessing
+import os
+import random
+import subprocess
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from examples.prompts.train.augmentation import augmented
+from examples.prompts.train.synthesis import VOICES, Spoken, speak
+from examples.prompts.train.telephone import Pair, telephone_sentences
+from examples.prompts.train.texts import HeldOut, read_held_out, read_pairs, without_held_out
+from fbk_xattn.data.features import SAMPLE_RATE, n_frames, read_audio
+from fbk_xattn.data.manifest import ManifestRow, write_manifest
+from fbk_xattn.data.prompts_texts import Language, clean_text
+from fbk_xattn.data.vocabulary import train_vocabulary
+from fbk_xattn.errors import InputError
+
+logger = logging.getLogger("build")
+
+PARTS = ("real", "telephone", "general")
+LANGUAGES: tuple[Language, Language] = ("en", "it")
+MAX_SECONDS = 20.0
+MIN_SECONDS = 0.3
+# Changed copies of a real recording, and of joined ones: the fewer minutes, the more of them.
+COPIES = {"en_allison": 24, "it_carlo": 30, "it_menardi": 30, "bass": 4, "kathleen": 4}
+JOINED = {"en_allison": 3000, "it_carlo": 4000, "it_menardi": 4000}
+PAUSES = (0.05, 0.5)  # seconds between joined recordings
+# How often a pair is spoken in each language.
+TIMES: dict[str, dict[Language, int]] = {
+    "telephone": {"en": 1, "it": 2},
+    "general": {"en": 1, "it": 1},
+}
+STRETCH, PITCH = (0.8, 1.2), (0.8, 1.25)
+CHUNK = 64  # sentences that one call of an engine speaks
+
+Samples = NDArray[np.float32]
+Made = list[tuple[str, int]]  # name below CORPUS/audio, frames (0: left out)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A real utterance of the corpus that is trained on."""
+
+    id: str
+    file: Path
+    speaker: str
+    lang: Language
+    text: str
+    translation: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Some audio to make in a process of its own.
+
+    Attributes:
+        make: Returns the samples of each name.
+        names: Of the audio files, below ``CORPUS/audio``.
+        changed: Whether copies are changed at random.
+    """
+
+    make: Callable[[], list[Samples]]
+    names: list[str]
+    changed: bool = True
+
+
+@dataclass(frozen=True)
+class Read:
+    """Copies of one recording."""
+
+    file: Path
+    copies: int
+
+    def __call__(self) -> list[Samples]:
+        """Read it once."""
+        return [read_speech(self.file)] * self.copies
+
+
+@dataclass(frozen=True)
+class Join:
+    """Recordings of one speaker after each other, with pauses."""
+
+    files: tuple[Path, ...]
+    pauses: tuple[float, ...]
+
+    def __call__(self) -> list[Samples]:
+        """Read and join them."""
+        parts = [read_speech(self.files[0])]
+        for file, pause in zip(self.files[1:], self.pauses, strict=True):
+            parts += [np.zeros(round(pause * SAMPLE_RATE), np.float32), read_speech(file)]
+        return [np.concatenate(parts)]
+
+
+@dataclass(frozen=True)
+class Speak:
+    """Sentences that one engine speaks."""
+
+    sentences: tuple[Spoken, ...]
+
+    def __call__(self) -> list[Samples]:
+        """Synthesise them."""
+        return speak(self.sentences)
+
+
+def read_speech(file: Path) -> Samples:
+    """Read an audio file, also Ogg Opus of less than a second, which libsndfile 1.2 refuses.
+
+    Raises:
+        InputError: Unreadable, or such a file without ``opusdec`` on the path.
+    """
+    try:
+        return read_audio(file)
+    except InputError:
+        if file.suffix != ".opus":
+            raise
+    with tempfile.TemporaryDirectory() as folder:
+        decoded = Path(folder, "decoded.wav")
+        command = ["opusdec", "--quiet", "--no-dither", "--rate", str(SAMPLE_RATE)]
+        try:
+            done = subprocess.run([*command, str(file), str(decoded)], capture_output=True)
+        except FileNotFoundError:
+            raise InputError(f"{file}: needs opusdec (Debian's opus-tools), not found") from None
+        if done.returncode:
+            raise InputError(f"{file}: opusdec failed: {done.stderr.decode(errors='replace')}")
+        return read_audio(decoded)
+
+
+def run_job(job: tuple[Job, Path, int]) -> Made:
+    """Make the audio of a job; names with 0 frames were left out for their length."""
+    job_, folder, seed = job
+    made: Made = []
+    for name, samples in zip(job_.names, job_.make(), strict=True):
+        if job_.changed and len(samples):
+            samples = augmented(samples, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        seconds = len(samples) / SAMPLE_RATE
+        if job_.changed and not MIN_SECONDS <= seconds <= MAX_SECONDS:
+            made.append((name, 0))
+            continue
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples.astype(np.int16), SAMPLE_RATE, subtype="PCM_16")
+        made.append((name, n_frames(len(samples))))
+    return made
+
+
+class Corpus:
+    """Manifests and audio of a corpus in the making.
+
+    Args:
+        output: Its folder.
+        workers: Processes.
+        seed: Of all random choices.
+    """
+
+    def __init__(self, output: Path, workers: int, seed: int) -> None:
+        """See the class."""
+        self.output, self.workers, self.seed = output, workers, seed
+        self._jobs: list[Job] = []
+        self._rows: dict[str, list[ManifestRow]] = defaultdict(list)
+
+    def add(self, job: Job) -> None:
+        """Add audio to make."""
+        self._jobs.append(job)
+
+    def add_row(
+        self, part: str, key: str, name: str, lang: Language, texts: Pair, who: str
+    ) -> None:
+        """Add an utterance: to speech translation where it has a translation, else to recognition.
+
+        Args:
+            part: Start of the manifest's name, for example ``train_real``.
+            key: Id.
+            name: Of its audio.
+            lang: Language spoken.
+            texts: Transcript and translation (or an empty string).
+            who: Speaker.
+        """
+        other = LANGUAGES[1 - LANGUAGES.index(lang)]
+        text, translation = texts
+        task, target = (f"st_{lang}_{other}", other) if translation else (f"asr_{lang}", lang)
+        self._rows[f"{part}_{task}"].append(
+            ManifestRow(key, name, 1, who, lang, text, target, translation or text)
+        )
+
+    def train_vocabulary(self, size: int) -> None:
+        """Train ``CORPUS/vocabulary`` on the different training texts, unless it is there."""
+        folder = self.output / "vocabulary"
+        if (folder / "dict.txt").is_file():
+            return
+        texts = {
+            text
+            for name, rows in self._rows.items()
+            if name.startswith("train")
+            for row in rows
+            for text in (row.src_text, row.tgt_text)
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        model, dictionary = folder / "spm.model", folder / "dict.txt"
+        n_symbols = train_vocabulary(sorted(texts), list(LANGUAGES), size, model, dictionary)
+        logger.info("vocabulary of %d symbols of %d texts", n_symbols, len(texts))
+
+    def write(self) -> None:
+        """Make the audio, then write the manifests; utterances of a bad length are counted."""
+        frames: dict[str, int] = {}
+        folder = self.output / "audio"
+        jobs = [(job, folder, self.seed) for job in self._jobs]
+        random.Random(self.seed).shuffle(jobs)
+        with multiprocessing.get_context("fork").Pool(self.workers) as pool:
+            for made in tqdm(
+                pool.imap_unordered(run_job, jobs, chunksize=4), total=len(jobs), mininterval=5
+            ):
+                frames.update(made)
+        for name, rows in sorted(self._rows.items()):
+            kept = [
+                ManifestRow(**{**vars(row), "audio": f"audio/{row.audio}", "n_frames": n})
+                for row in rows
+                if (n := frames[row.audio])
+            ]
+            hours = sum(row.n_frames for row in kept) / 360_000
+            logger.info("%-32s %6d utterances %6.2f h", name, len(kept), hours)
+            if len(kept) < len(rows):
+                logger.info(
+                    "%-32s %6d left out, shorter than %g s or longer than %g s",
+                    *("", len(rows) - len(kept), MIN_SECONDS, MAX_SECONDS),
+                )
+            write_manifest(self.output / f"{name}.tsv", kept)
+
+
+def real_speech(corpus: Corpus, speech: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Add the recordings: held-out ones as they are, others in changed and in joined copies."""
+    recordings: dict[str, list[Recording]] = defaultdict(list)
+    for row in rows:
+        lang: Language = "en" if row["src_lang"] == "en" else "it"
+        other = LANGUAGES[1 - LANGUAGES.index(lang)]
+        recording = Recording(
+            row["id"],
+            speech / row["audio"],
+            row["speaker"],
+            lang,
+            clean_text(row["src_text"], lang),
+            clean_text(row["tgt_text"], other) if row["tgt_text"] else "",
+        )
+        if row["split"] == "train":
+            recordings[recording.speaker].append(recording)
+        else:
+            _add_held_out(corpus, recording, row["split"], row["corpus"] == "prompts")
+    for speaker, own in sorted(recordings.items()):
+        copies = COPIES[speaker]
+        for recording in own:
+            names = [f"real/{recording.id}.{number}.wav" for number in range(copies)]
+            corpus.add(Job(Read(recording.file, copies), names))
+            texts = recording.text, recording.translation
+            for name in names:
+                corpus.add_row("train_real", name, name, recording.lang, texts, speaker)
+        _add_joined(corpus, speaker, own)
+
+
+def _add_held_out(corpus: Corpus, recording: Recording, split: str, prompt: bool) -> None:
+    name = f"real/{recording.id}.wav"
+    corpus.add(Job(Read(recording.file, 1), [name], changed=False))
+    tasks = {f"asr_{recording.lang}": ""}
+    if recording.translation:
+        other = LANGUAGES[1 - LANGUAGES.index(recording.lang)]
+        tasks[f"st_{recording.lang}_{other}"] = recording.translation
+    for task, translation in tasks.items():
+        part = split if prompt else f"{split}_other"
+        key = f"{task.replace('_', '-')}/{recording.id}"
+        texts = recording.text, translation
+        corpus.add_row(part, key, name, recording.lang, texts, recording.speaker)
+
+
+def _add_joined(corpus: Corpus, speaker: str, own: Sequence[Recording]) -> None:
+    generator = random.Random(f"{corpus.seed} {speaker}")
+    for number in range(JOINED.get(speaker, 0)):
+        translated = generator.random() < 0.8
+        some = [recording for recording in own if recording.translation or not translated]
+        chosen = generator.sample(some, generator.choice((2, 2, 3)))
+        pauses = tuple(generator.uniform(*PAUSES) for _ in chosen[1:])
+        name = f"joined/{speaker}/{number}.wav"
+        corpus.add(Job(Join(tuple(r.file for r in chosen), pauses), [name]))
+        complete = all(recording.translation for recording in chosen)
+        texts = (
+            " ".join(recording.text for recording in chosen),
+            " ".join(recording.translation for recording in chosen) if complete else "",
+        )
+        corpus.add_row("train_real", name, name, chosen[0].lang, texts, speaker)
+
+
+def synthetic_speech(corpus: Corpus, part: str, pairs: Sequence[Pair]) -> None:
+    """Add sentence pairs, spoken in both languages by voices drawn at random."""
+    generator = random.Random(f"{corpus.seed} {part}")
+    queues: dict[str, list[tuple[Spoken, str]]] = defaultdict(list)
+    for number, pair in enumerate(pairs):
+        for index, lang in enumerate(LANGUAGES):
+            for time in range(TIMES[part][lang]):
+                engine, voice = generator.choices(list(VOICES[lang]), list(VOICES[lang].values()))[
+                    0
+                ]
+                stretch, pitch = generator.uniform(*STRETCH), generator.uniform(*PITCH)
+                name = f"{part}/{lang}/{number}.{time}.wav"
+                spoken = Spoken(pair[index], engine, voice, stretch, pitch)
+                queues[engine].append((spoken, name))
+                texts = pair[index], pair[1 - index]
+                corpus.add_row(f"train_{part}", name, name, lang, texts, f"{engine}-{voice}")
+    for queue in queues.values():
+        for start in range(0, len(queue), CHUNK):
+            sentences, names = zip(*queue[start : start + CHUNK], strict=True)
+            corpus.add(Job(Speak(sentences), list(names)))
+
+
+def texts_of(
+    part: str, speech: Path, held_out: HeldOut, n_telephone: int, max_words: int, seed: int
+) -> list[Pair]:
+    """Return the sentence pairs of a part, without those close to held-out ones."""
+    if part == "telephone":
+        pairs: Iterable[Pair] = telephone_sentences(n_telephone, seed)
+    else:
+        files = sorted(speech.glob("*_en_it.tsv"))
+        if not files:
+            raise InputError(f"{speech}: has no *_en_it.tsv, expected sentence pairs")
+        pairs = dict.fromkeys(pair for file in files for pair in read_pairs(file, max_words))
+    pairs = list(pairs)
+    kept = without_held_out(pairs, held_out)
+    logger.info("%s: %d pairs, %d close to held-out ones", part, len(kept), len(pairs) - len(kept))
+    return kept
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the corpus."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("speech", type=Path, metavar="SPEECH", help="corpora, see above")
+    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder to write")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--telephone", type=int, default=12_000, metavar="N", help="sentences")
+    parser.add_argument("--max-words", type=int, default=12, metavar="N", help="of general ones")
+    parser.add_argument("--general", type=int, metavar="N", help="at most so many of them")
+    parser.add_argument("--vocabulary-size", type=int, default=1000, metavar="N")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    manifest = args.speech / "manifest.tsv"
+    if not manifest.is_file():
+        raise SystemExit(f"error: {manifest}: no such file, expected the manifest of a corpus")
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    held_out = read_held_out(rows)
+    corpus = Corpus(args.corpus, args.workers, args.seed)
+    try:
+        for part in args.parts:
+            if part == "real":
+                real_speech(corpus, args.speech, rows)
+                continue
+            pairs = texts_of(part, args.speech, held_out, args.telephone, args.max_words, args.seed)
+            if part == "general" and args.general:
+                pairs = random.Random(args.seed).sample(pairs, min(args.general, len(pairs)))
+            synthetic_speech(corpus, part, pairs)
+        corpus.train_vocabulary(args.vocabulary_size)
+        corpus.write()
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Speech for sentences: Pico (py-nanotts) and Debian's flite and festival voices."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fbk_xattn.data.features import SAMPLE_RATE, read_audio
+from fbk_xattn.data.prompts_texts import Language
+from fbk_xattn.errors import InputError
+
+# Voice and how often it speaks: engine, name there.
+VOICES: dict[Language, dict[tuple[str, str], float]] = {
+    "en": {
+        ("pico", "en-US"): 0.25,
+        ("pico", "en-GB"): 0.2,
+        ("flite", "slt"): 0.2,
+        ("flite", "rms"): 0.15,
+        ("flite", "awb"): 0.1,
+        ("flite", "kal16"): 0.1,
+    },
+    "it": {
+        ("pico", "it-IT"): 0.4,
+        ("festival", "lp_diphone"): 0.3,
+        ("festival", "pc_diphone"): 0.3,
+    },
+}
+PITCH = {"slt": 170, "rms": 95, "awb": 120, "kal16": 105}  # Hz, of flite's voices
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A sentence and how it is to be spoken.
+
+    Attributes:
+        text: Lower-case words.
+        engine: ``pico``, ``flite`` or ``festival``.
+        voice: Name of the voice there.
+        stretch: Of durations, about 1.
+        pitch: Of the fundamental frequency, about 1 (festival keeps its own).
+    """
+
+    text: str
+    engine: str
+    voice: str
+    stretch: float
+    pitch: float
+
+
+def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
+    """Synthesise sentences.
+
+    Args:
+        sentences: Of one engine; festival starts once for all of them.
+
+    Returns:
+        For each ``(n_samples,)`` at 16 kHz in the range of 16-bit integers.
+
+    Raises:
+        InputError: An engine is not installed or fails; the message has its own words.
+    """
+    if sentences[0].engine == "pico":
+        return [_pico(sentence) for sentence in sentences]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{number}.wav") for number in range(len(sentences))]
+        if sentences[0].engine == "flite":
+            for sentence, file in zip(sentences, files, strict=True):
+                _flite(sentence, file)
+        else:
+            _festival(sentences, files)
+        return [read_audio(file) for file in files]
+
+
+def _pico(sentence: Spoken) -> NDArray[np.float32]:
+    from py_nanotts import NanoTTS
+
+    data = NanoTTS().speak(
+        sentence.text, voice=sentence.voice, speed=1 / sentence.stretch, pitch=sentence.pitch
+    )
+    return np.frombuffer(data, np.int16).astype(np.float32)
+
+
+def _flite(sentence: Spoken, file: Path) -> None:
+    pitch = PITCH[sentence.voice] * sentence.pitch
+    _run(
+        [
+            *("flite", "-voice", sentence.voice, "-t", sentence.text, "-o", str(file)),
+            *("--setf", f"duration_stretch={sentence.stretch:.3f}"),
+            *("--setf", f"int_f0_target_mean={pitch:.1f}"),
+        ]
+    )
+
+
+def _festival(sentences: Sequence[Spoken], files: Sequence[Path]) -> None:
+    lines = []
+    for sentence, file in zip(sentences, files, strict=True):
+        text = sentence.text.replace("\\", "").replace('"', "")
+        lines += [
+            f"(voice_{sentence.voice})",
+            f"(Parameter.set 'Duration_Stretch {sentence.stretch:.3f})",
+            f'(set! spoken (Utterance Text "{text}"))',
+            "(utt.synth spoken)",
+            f'(utt.save.wave spoken "{file}" \'riff)',
+        ]
+    script = files[0].with_name("script.scm")
+    # Festival's Italian voices read Latin-1.
+    script.write_bytes("\n".join(lines).encode("latin-1", "replace"))
+    _run(["festival", "-b", str(script)])
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise InputError(
+            f"{command[0]}: not installed, expected Debian's packages flite, festival, "
+            "festvox-italp16k and festvox-itapc16k"
+        ) from None
+    if done.returncode:
+        said = [*done.stderr.decode(errors="replace").split("\n"), ""][0]
+        raise InputError(f"{command[0]} failed with code {done.returncode}: {said}")
+
+
+def duration(samples: NDArray[np.float32]) -> float:
+    """Return seconds of audio at 16 kHz."""
+    return len(samples) / SAMPLE_RATE

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Trains the model of examples/prompts/model in two stages, recognition, then recognition and
+# translation, and averages the last checkpoints of each: SAVE_DIR/asr.pt and SAVE_DIR/model.pt.
+#
+#   bash examples/prompts/train/train.sh DATA SAVE_DIR [FLAGS OF FAIRSEQ-TRAIN]
+#
+# Environment variables (and their defaults):
+#   TRAIN             manifests in DATA: names without .tsv, comma-separated (default: those of
+#                     build.py, real, telephone and general speech)
+#   ASR_UPDATES, ST_UPDATES (4000, 8000)  updates of the stages
+#   GPUS (1)          GPUs
+#   AVERAGE (10)      checkpoints to keep and to average
+#   WORKERS (12)      processes that load data
+#
+# Run again, it goes on where it was. Flags given here win over those of the recipe, in both stages.
+set -euo pipefail
+# shellcheck source=examples/recipe.sh
+source "$(dirname "$0")/../../recipe.sh"
+all=train_real_st_en_it,train_real_st_it_en,train_real_asr_en,train_real_asr_it
+for part in telephone general; do all+=",train_${part}_st_en_it,train_${part}_st_it_en"; done
+TRAIN="${TRAIN:-$all}" VALID="${VALID:-dev_asr_en,dev_asr_it,dev_st_en_it,dev_st_it_en}"
+ASR_UPDATES="${ASR_UPDATES:-4000}" ST_UPDATES="${ST_UPDATES:-8000}"
+GPUS="${GPUS:-1}" AVERAGE="${AVERAGE:-10}" WORKERS="${WORKERS:-12}"
+expect 'DATA SAVE_DIR' fairseq-train "$@"
+DATA="$1" SAVE_DIR="$2"
+shift 2
+expect_manifests "$DATA" "$TRAIN" "$VALID"
+expect_numbers ASR_UPDATES ST_UPDATES GPUS AVERAGE WORKERS
+
+model=(
+    --task speech_to_text_ctc_asr_st --arch conformer_joint_ctc
+    --encoder-layers 8 --ctc-encoder-layer 5 --encoder-embed-dim 224 --encoder-attention-heads 4
+    --feed-forward-expansion-factor 2 --conv-channels 448 --conformer-conv-kernel-size 31
+    --decoder-layers 4 --decoder-embed-dim 224 --decoder-ffn-embed-dim 896
+    --decoder-attention-heads 4 --share-decoder-input-output-embed
+    --dropout 0.1 --conformer-feedforward-dropout 0.1 --conformer-attention-dropout 0.1
+    --conformer-conv-dropout 0.1 --bf16 --num-workers "$WORKERS"
+    --validate-interval-updates 500 --log-interval 100 --seed 1
+)
+
+# Recognition of everything, translated or not.
+stage asr "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 1 \
+    --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 800 --max-tokens 120000 \
+    --max-update "$ASR_UPDATES" --save-interval-updates 200 "$@"
+# Both, with a learning rate that goes to nothing.
+stage model "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 0.5 \
+    --finetune-from-model "$SAVE_DIR/asr.pt" \
+    --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 200 --end-learning-rate 1e-5 \
+    --total-num-update "$ST_UPDATES" --max-tokens 120000 \
+    --max-update "$ST_UPDATES" --save-interval-updates 100 "$@"
