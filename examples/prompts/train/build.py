@@ -45,14 +45,9 @@ LANGUAGES: tuple[Language, Language] = ("en", "it")
 MAX_SECONDS = 20.0
 MIN_SECONDS = 0.3
 # Changed copies of a real recording, and of joined ones: the fewer minutes, the more of them.
-COPIES = {"en_allison": 24, "it_carlo": 30, "it_menardi": 30, "bass": 4, "kathleen": 4}
-JOINED = {"en_allison": 3000, "it_carlo": 4000, "it_menardi": 4000}
+COPIES = {"en_allison": 12, "it_carlo": 15, "it_menardi": 15, "bass": 3, "kathleen": 3}
+JOINED = {"en_allison": 1500, "it_carlo": 2000, "it_menardi": 2000}
 PAUSES = (0.05, 0.5)  # seconds between joined recordings
-# How often a pair is spoken in each language.
-TIMES: dict[str, dict[Language, int]] = {
-    "telephone": {"en": 1, "it": 2},
-    "general": {"en": 1, "it": 1},
-}
 STRETCH, PITCH = (0.8, 1.2), (0.8, 1.25)
 CHUNK = 64  # sentences that one call of an engine speaks
 
@@ -249,7 +244,9 @@ class Corpus:
             write_manifest(self.output / f"{name}.tsv", kept)
 
 
-def real_speech(corpus: Corpus, speech: Path, rows: Sequence[dict[str, str]]) -> None:
+def real_speech(
+    corpus: Corpus, speech: Path, rows: Sequence[dict[str, str]], copies: float
+) -> None:
     """Add the recordings: held-out ones as they are, others in changed and in joined copies."""
     recordings: dict[str, list[Recording]] = defaultdict(list)
     for row in rows:
@@ -268,14 +265,16 @@ def real_speech(corpus: Corpus, speech: Path, rows: Sequence[dict[str, str]]) ->
         else:
             _add_held_out(corpus, recording, row["split"], row["corpus"] == "prompts")
     for speaker, own in sorted(recordings.items()):
-        copies = COPIES[speaker]
         for recording in own:
-            names = [f"real/{recording.id}.{number}.wav" for number in range(copies)]
-            corpus.add(Job(Read(recording.file, copies), names))
+            names = [
+                f"real/{recording.id}.{number}.wav"
+                for number in range(max(1, round(copies * COPIES[speaker])))
+            ]
+            corpus.add(Job(Read(recording.file, len(names)), names))
             texts = recording.text, recording.translation
             for name in names:
                 corpus.add_row("train_real", name, name, recording.lang, texts, speaker)
-        _add_joined(corpus, speaker, own)
+        _add_joined(corpus, speaker, own, round(copies * JOINED.get(speaker, 0)))
 
 
 def _add_held_out(corpus: Corpus, recording: Recording, split: str, prompt: bool) -> None:
@@ -292,9 +291,9 @@ def _add_held_out(corpus: Corpus, recording: Recording, split: str, prompt: bool
         corpus.add_row(part, key, name, recording.lang, texts, recording.speaker)
 
 
-def _add_joined(corpus: Corpus, speaker: str, own: Sequence[Recording]) -> None:
+def _add_joined(corpus: Corpus, speaker: str, own: Sequence[Recording], times: int) -> None:
     generator = random.Random(f"{corpus.seed} {speaker}")
-    for number in range(JOINED.get(speaker, 0)):
+    for number in range(times):
         translated = generator.random() < 0.8
         some = [recording for recording in own if recording.translation or not translated]
         chosen = generator.sample(some, generator.choice((2, 2, 3)))
@@ -354,6 +353,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("speech", type=Path, metavar="SPEECH", help="corpora, see above")
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder to write")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument(
+        "--copies", type=float, default=1.0, metavar="X", help="times as many copies"
+    )
     parser.add_argument("--telephone", type=int, default=12_000, metavar="N", help="sentences")
     parser.add_argument("--max-words", type=int, default=12, metavar="N", help="of general ones")
     parser.add_argument("--general", type=int, metavar="N", help="at most so many of them")
@@ -372,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for part in args.parts:
             if part == "real":
-                real_speech(corpus, args.speech, rows)
+                real_speech(corpus, args.speech, rows, args.copies)
                 continue
             pairs = texts_of(part, args.speech, held_out, args.telephone, args.max_words, args.seed)
             if part == "general" and args.general:
