@@ -314,16 +314,12 @@ def synthetic_speech(corpus: Corpus, part: str, pairs: Sequence[Pair]) -> None:
     queues: dict[str, list[tuple[Spoken, str]]] = defaultdict(list)
     for number, pair in enumerate(pairs):
         for index, lang in enumerate(LANGUAGES):
-            for time in range(TIMES[part][lang]):
-                engine, voice = generator.choices(list(VOICES[lang]), list(VOICES[lang].values()))[
-                    0
-                ]
-                stretch, pitch = generator.uniform(*STRETCH), generator.uniform(*PITCH)
-                name = f"{part}/{lang}/{number}.{time}.wav"
-                spoken = Spoken(pair[index], engine, voice, stretch, pitch)
-                queues[engine].append((spoken, name))
-                texts = pair[index], pair[1 - index]
-                corpus.add_row(f"train_{part}", name, name, lang, texts, f"{engine}-{voice}")
+            engine, voice = generator.choices(list(VOICES[lang]), list(VOICES[lang].values()))[0]
+            stretch, pitch = generator.uniform(*STRETCH), generator.uniform(*PITCH)
+            name = f"{part}/{lang}/{number}.wav"
+            queues[engine].append((Spoken(pair[index], engine, voice, stretch, pitch), name))
+            texts = pair[index], pair[1 - index]
+            corpus.add_row(f"train_{part}", name, name, lang, texts, f"{engine}-{voice}")
     for queue in queues.values():
         for start in range(0, len(queue), CHUNK):
             sentences, names = zip(*queue[start : start + CHUNK], strict=True)
