@@ -18,7 +18,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["fbk_xattn", "fbk_xattn.*"]),
-    package_data={"fbk_xattn": ["py.typed"]},
+    package_data={
+        "fbk_xattn": ["py.typed"],
+        "fbk_xattn.report.html": ["*.html.j2", "*.css", "*.js"],
+    },
     install_requires=[
         "ve-fairseq==0.12.3",
         "torch>=2.6",
@@ -36,10 +39,19 @@ setup(
         "whisper-normalizer>=0.1.10",
         "editdistance>=0.8",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
+        "markupsafe>=2.1",
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "hypothesis>=6.100", "pangolinn>=0.0.1", "ruff>=0.9", "mypy>=1.13"],
+        "test": [
+            "pytest>=8.0",
+            "hypothesis>=6.100",
+            "pangolinn>=0.0.1",
+            "selenium>=4.20",  # drives the chromium of the system
+            "ruff>=0.9",
+            "mypy>=1.13",
+        ],
         # What COMET needs imports pkg_resources, which later releases of setuptools are without.
         "comet": ["unbabel-comet>=2.2", "setuptools<81"],
         "prompts": ["G722>=1.2.3"],

@@ -18,6 +18,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import FairseqEncoderDecoderModel
 from numpy.typing import NDArray
 
+from fbk_xattn.analysis.agreement import pearson_by_token
 from fbk_xattn.explain import Explainer, Utterance
 from fbk_xattn.explain.batching import perturbations_per_eval
 from fbk_xattn.models.inference import inference_copy
@@ -113,18 +114,6 @@ def dense_map(
     """Return the saliency map, ``(S, T, F)`` or ``(S, T')``."""
     batch = args.perturbations_per_eval or perturbations_per_eval(utterance, explainer.target)
     return segment_saliency(explainer.explain(model, utterance, n_masks, seed, batch)).dense()
-
-
-def pearson_by_token(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Correlate two maps over all cells of each token; NaN where one is the same everywhere."""
-    centred = []
-    for map_ in (a, b):
-        cells = map_.reshape(len(map_), -1).astype(np.float64)
-        centred.append(cells - cells.mean(axis=1, keepdims=True))
-    x, y = centred
-    scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    products = (x * y).sum(axis=1)
-    return np.divide(products, scale, out=np.full(len(x), np.nan), where=scale > 0)
 
 
 def given_utterances(

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/venv.sh test,prompts
+source scripts/chromium.sh
 echo "== ruff"
 ruff check .
 ruff format --check .

@@ -44,6 +44,20 @@ class Bootstrap:
         if self.seed < 0:
             raise InputError(f"bootstrap seed {self.seed}: expected 0 or more")
 
+    def weights(self, n_utterances: int) -> NDArray[np.float64]:
+        """Return how often each resample has each utterance, ``(n_resamples, n_utterances)``.
+
+        The same for every call with the same number, so that statistics of the same utterances are
+        resampled together: differences of them are paired.
+
+        Args:
+            n_utterances: At least 1.
+        """
+        drawn = np.random.default_rng(self.seed).multinomial(
+            n_utterances, np.full(n_utterances, 1 / n_utterances), size=self.n_resamples
+        )
+        return drawn.astype(np.float64)
+
     def interval(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the interval of the mean of each column.
 
@@ -79,10 +93,7 @@ class Bootstrap:
         ends = np.full((2, sums.shape[1]), np.nan)
         if enough.any():
             # A resample is how often it has each utterance, so all means are one product.
-            drawn = np.random.default_rng(self.seed).multinomial(
-                n_utterances, np.full(n_utterances, 1 / n_utterances), size=self.n_resamples
-            )
-            weights = drawn.astype(np.float64)
+            weights = self.weights(n_utterances)
             resampled, n = weights @ sums[:, enough], weights @ numbers[:, enough]
             means = np.full(resampled.shape, np.nan)
             np.divide(resampled, n, out=means, where=n > 0)

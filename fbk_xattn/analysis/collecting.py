@@ -20,6 +20,7 @@ from fbk_xattn.analysis.maps import (
 )
 from fbk_xattn.analysis.normalization import STANDARDISED, frame_wise, mean_std
 from fbk_xattn.analysis.table import Setting
+from fbk_xattn.analysis.words import join_rows, word_slices
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution, AttributionStore
 
@@ -29,14 +30,25 @@ Progress = Callable[[int, int], None]
 class UtteranceMaps:
     """The two maps of an utterance as settings want them, each step of the work done once."""
 
-    def __init__(self, attribution: Attribution) -> None:
+    def __init__(self, attribution: Attribution, words: str | None = None) -> None:
         """Take an utterance with cross-attention.
 
+        Args:
+            attribution: The utterance.
+            words: ``mean`` or ``max``, how the rows of tokens are joined to those of words, after
+                cross-attention was averaged and saliency aggregated, and before either is
+                standardised; by default rows are tokens.
+
         Raises:
-            InputError: It has none, or its shape is wrong, or it has NaN or infinity.
+            InputError: It has none, or its shape is wrong, or it has NaN or infinity, or there is
+                no such joining.
         """
         self._attribution = attribution
-        self._attention = {False: _with_margins(cross_attention_heads(attribution))}
+        self._words = words
+        attention = _with_margins(cross_attention_heads(attribution))
+        if words is not None:
+            attention = np.moveaxis(self._joined(np.moveaxis(attention, 2, 0)), 0, 2)
+        self._attention = {False: attention}
         self._saliency: dict[tuple[str, str | None], NDArray[np.float64]] = {}
         self._cells: NDArray[np.float32] | None = None
 
@@ -67,8 +79,16 @@ class UtteranceMaps:
                 self._saliency[key] = to_encoder_steps(
                     self._attribution, self._cells, setting.aggregation
                 )
+            if self._words is not None:
+                self._saliency[key] = self._joined(self._saliency[key])
         saliency = self._saliency[key]
         return mean_std(saliency) if "saliency" in STANDARDISED[setting.normalize] else saliency
+
+    def _joined(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Join ``(N, ...)`` to one row a word."""
+        tokens = self._attribution.tokens[self._attribution.content]
+        joined = join_rows(rows, word_slices(tokens), self._words or "")
+        return joined.astype(np.float64, copy=False)
 
 
 @dataclass
@@ -107,6 +127,7 @@ def collect(
     *,
     absent_is_error: bool = True,
     progress: Progress | None = None,
+    words: str | None = None,
 ) -> None:
     """Give every utterance of a store to the collectors.
 
@@ -116,6 +137,7 @@ def collect(
         absent_is_error: Whether it is an error that a collector gets no utterance; otherwise, that
             none of them does.
         progress: Called with the number of utterances done and of all.
+        words: How rows are joined to those of words, see :class:`UtteranceMaps`; not by default.
 
     Raises:
         InputError: The store is empty, has a damaged file, NaN or infinity, or no utterance with
@@ -128,7 +150,7 @@ def collect(
         attribution = store.read(utterance_id)
         wanting = [collector for collector in collectors if collector.wants(attribution)]
         if wanting:
-            maps = UtteranceMaps(attribution)
+            maps = UtteranceMaps(attribution, words)
             for collector in wanting:
                 collector.add(attribution, maps)
                 collector.ids.append(attribution.id)

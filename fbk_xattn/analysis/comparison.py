@@ -29,7 +29,13 @@ SHARED = ("--cross-attention", "--num-masks", "--scorer")
 WHAT_IS_STORED = ("--explain", "--save-cross-attention")
 # Of curves: what their store has of the one with the maps, and what makes one map of it.
 OF_THE_MAPS = " of the maps"
-OF_A_MAP = ("--deletion-map", "--deletion-aggregation", "--deletion-layers", "--deletion-heads")
+OF_A_MAP = (
+    "--deletion-map",
+    "--deletion-aggregation",
+    "--deletion-layers",
+    "--deletion-heads",
+    "--deletion-seed",
+)
 
 
 def store_names(stores: Sequence[AttributionStore]) -> list[str]:

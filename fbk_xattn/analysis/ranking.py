@@ -4,12 +4,16 @@ The map of a sentence is the mean over all rows of the hypothesis, language tag 
 the maps of its tokens after the published normalisation (SPES, Fucci et al. 2024,
 arXiv:2411.01710): standardised, then scaled to 0 to 1 together with the map of the previous tokens.
 A row without a range (one and the same number everywhere) ranks nothing and counts as 0.
+
+Random maps are there to compare with: what a map explains shows in how far deletion in its order is
+from deletion in no order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +26,7 @@ from fbk_xattn.store import Attribution
 from fbk_xattn.store.curves import DELETION, MODES
 
 FloatArray = NDArray[np.floating]
+ENCODER_STEPS = "encoder steps"
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class Ranking:
         aggregation: Of ``input-frames``, see :mod:`fbk_xattn.analysis.aggregation`.
         layers: Decoder layers of ``cross-attention``, from 0; ``None`` for all.
         heads: Heads of each of these layers, from 0; ``None`` for all.
+        seed: Of the random maps, 0 or more.
     """
 
     map_name: str = "input"
     aggregation: str = "2d-max"
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
+    seed: int = 0
 
     def sentence_map(self, attribution: Attribution) -> NDArray[np.float64]:
         """Return the map of the whole hypothesis over the units.
@@ -47,10 +54,11 @@ class Ranking:
             attribution: The utterance, with the part of :data:`RANKING_MAPS`.
 
         Returns:
-            From 0 (least salient) to 1: ``(T, F)`` cells of ``input``, ``(T,)`` frames of
-            ``input-frames`` and ``cross-attention``, ``(T',)`` encoder steps of ``encoder``. The
-            frames of an encoder step, ``frames_per_step`` of them, all have its value (nearest
-            neighbour).
+            From 0 (least salient) to 1: ``(T, F)`` cells of ``input`` and ``random``, ``(T,)``
+            frames of ``input-frames``, ``cross-attention`` and ``random-frames``, ``(T',)`` encoder
+            steps of ``encoder`` and ``random-encoder``. Of ``input-frames`` and
+            ``cross-attention``, the frames of an encoder step, ``frames_per_step`` of them, all
+            have its value (nearest neighbour).
 
         Raises:
             InputError: The utterance lacks the part, layer or head, or the part has NaN or
@@ -64,12 +72,12 @@ class RankingMap:
     """A kind of map: the part of the store it is made of, and the units it ranks.
 
     Attributes:
-        part: Key of :data:`~fbk_xattn.analysis.maps.NAMES`.
-        unit: What is removed.
+        part: Key of :data:`~fbk_xattn.analysis.maps.NAMES`; ``None`` for a map that needs none.
+        unit: What is removed: ``cells``, ``frames`` or :data:`ENCODER_STEPS`.
         sentence_map: From an utterance and the settings.
     """
 
-    part: str
+    part: str | None
     unit: str
     sentence_map: Callable[[Attribution, Ranking], NDArray[np.float64]]
 
@@ -183,11 +191,35 @@ def _encoder_steps(attribution: Attribution, _: Ranking) -> NDArray[np.float64]:
     return sentence_mean(saliency)
 
 
+def _random_cells(attribution: Attribution, ranking: Ranking) -> NDArray[np.float64]:
+    return _random(attribution, ranking, attribution.fbank.shape)
+
+
+def _random_frames(attribution: Attribution, ranking: Ranking) -> NDArray[np.float64]:
+    return _random(attribution, ranking, attribution.fbank.shape[:1])
+
+
+def _random_encoder_steps(attribution: Attribution, ranking: Ranking) -> NDArray[np.float64]:
+    return _random(attribution, ranking, (n_encoder_steps(attribution),))
+
+
+def _random(
+    attribution: Attribution, ranking: Ranking, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Return numbers that depend on the seed, the map and the utterance alone."""
+    key = f"{ranking.seed}\0{ranking.map_name}\0{attribution.id}".encode()
+    digest = int.from_bytes(blake2b(key, digest_size=16).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=digest)).random(shape)
+
+
 RANKING_MAPS: Mapping[str, RankingMap] = {
     "input": RankingMap("input", "cells", _cells),
     "input-frames": RankingMap("input", "frames", _input_frames),
     "cross-attention": RankingMap(CROSS_ATTENTION, "frames", _cross_attention_frames),
-    "encoder": RankingMap("encoder", "encoder steps", _encoder_steps),
+    "encoder": RankingMap("encoder", ENCODER_STEPS, _encoder_steps),
+    "random": RankingMap(None, "cells", _random_cells),
+    "random-frames": RankingMap(None, "frames", _random_frames),
+    "random-encoder": RankingMap(None, ENCODER_STEPS, _random_encoder_steps),
 }
 
 

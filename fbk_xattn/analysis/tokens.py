@@ -18,7 +18,7 @@ from fbk_xattn.analysis.bootstrap import Bootstrap
 from fbk_xattn.analysis.coefficients import coefficient
 from fbk_xattn.analysis.collecting import Collector, Progress, UtteranceMaps, collect
 from fbk_xattn.analysis.table import Setting
-from fbk_xattn.analysis.words import WORD_START
+from fbk_xattn.analysis.words import WORD_START, word_slices, word_text
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution, AttributionStore
 
@@ -145,8 +145,9 @@ def correlate_tokens(
     *,
     absent_is_error: bool = True,
     progress: Progress | None = None,
+    words: str | None = None,
 ) -> list[TokenTable]:
-    """Correlate each content token of a store by itself, reading each file once.
+    """Correlate each content token (or word) of a store by itself, reading each file once.
 
     Args:
         store: Utterances with cross-attention and saliency.
@@ -154,6 +155,9 @@ def correlate_tokens(
         absent_is_error: Whether a target that no utterance has is an error; otherwise it has no
             table, and it is an error that no target is there.
         progress: Called with the number of utterances done and of all.
+        words: ``mean`` or ``max``, how the rows of tokens are joined to those of words (see
+            :class:`~fbk_xattn.analysis.collecting.UtteranceMaps`), each of which is then a token of
+            the table that begins with SentencePiece's mark; by default they are not.
 
     Returns:
         A table for each setting, in their order.
@@ -162,8 +166,8 @@ def correlate_tokens(
         InputError: As for :func:`~fbk_xattn.analysis.correlation.correlate_store`, or utterances
             differ in their number of layers.
     """
-    collectors = [_TokenCollector(setting) for setting in settings]
-    collect(store, collectors, absent_is_error=absent_is_error, progress=progress)
+    collectors = [_TokenCollector(setting, words=words) for setting in settings]
+    collect(store, collectors, absent_is_error=absent_is_error, progress=progress, words=words)
     return [collector.table() for collector in collectors if collector.ids]
 
 
@@ -171,6 +175,7 @@ def correlate_tokens(
 class _TokenCollector(Collector):
     """Correlations of tokens in one setting, utterance by utterance."""
 
+    words: str | None = None
     tokens: list[str] = field(default_factory=list)
     position: list[NDArray[np.float64]] = field(default_factory=list)
     correlation: list[NDArray[np.float64]] = field(default_factory=list)
@@ -193,9 +198,14 @@ class _TokenCollector(Collector):
                 f"utterance {attribution.id!r}: {len(values) - 1} layers, expected "
                 f"{len(self.correlation[0]) - 1} as of {self.ids[0]!r}"
             )
-        self.tokens.extend(attribution.tokens[attribution.content])
+        self.tokens.extend(self._names(attribution.tokens[attribution.content]))
         self.position.append((np.arange(n_tokens) + 0.5) / max(n_tokens, 1))
         self.correlation.append(values)
+
+    def _names(self, tokens: Sequence[str]) -> Sequence[str]:
+        if self.words is None:
+            return tokens
+        return [WORD_START + word_text(tokens, word) for word in word_slices(tokens)]
 
     def table(self) -> TokenTable:
         n_tokens = [values.shape[1] for values in self.correlation]

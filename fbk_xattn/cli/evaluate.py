@@ -56,6 +56,22 @@ def run(args: argparse.Namespace) -> int:
             with other flags, an utterance without reference, or a file that cannot be written.
     """
     check_output(args.output)
+    show(curve_grid(scored_curves(args)), args)
+    return 0
+
+
+def scored_curves(args: argparse.Namespace) -> list[tuple[str, ScoredCurve]]:
+    """Score the folders, and note on standard error what some of them lack.
+
+    Args:
+        args: With ``folders``, ``score`` and ``manifest``, as of this command.
+
+    Returns:
+        Curves with the names of their folders.
+
+    Raises:
+        InputError: As for :func:`run`, but for the file.
+    """
     references = references_of(args.manifest)
     stores = [CurveStore.open(folder) for folder in dict.fromkeys(args.folders)]
     check_same_decoding(stores)
@@ -65,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
         for store in stores
         for curve in evaluate(store, scores, references)
     ]
-    show(curve_grid(curves), args)
     _note_differences(curves, references)
-    return 0
+    return curves
 
 
 def _note_differences(

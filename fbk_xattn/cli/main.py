@@ -10,6 +10,7 @@ from typing import NoReturn, Protocol
 
 import fbk_xattn
 from fbk_xattn.cli import (
+    agreement,
     average_checkpoints,
     correlate,
     evaluate,
@@ -19,6 +20,7 @@ from fbk_xattn.cli import (
     prepare,
     prompts,
     quality,
+    report,
     size,
     tables,
 )
@@ -55,7 +57,9 @@ COMMANDS: tuple[Command, ...] = (
     evaluate,
     size,
     quality,
+    agreement,
     plot,
+    report,
     export,
 )
 

@@ -1,38 +1,154 @@
-"""``fbk-xattn plot``: saliency maps and cross-attention of utterances as figures."""
+"""``fbk-xattn plot``: figures of utterances and of what the analysis finds."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from fbk_xattn.analysis import AGGREGATIONS
+from fbk_xattn.analysis import AGGREGATIONS, COEFFICIENTS, STANDARDISED, TARGETS
+from fbk_xattn.analysis.text_scores import TEXT_SCORES
+from fbk_xattn.analysis.words import JOININGS
+from fbk_xattn.cli.plot_corpora import plot_deletion, plot_layers, plot_tokens
+from fbk_xattn.cli.plot_utterances import plot_maps, plot_saliency
+from fbk_xattn.cli.results import add_manifest_arg
 from fbk_xattn.errors import InputError
-from fbk_xattn.report.plots import SUFFIXES, plot_attribution
-from fbk_xattn.store import Attribution, AttributionStore
+from fbk_xattn.report.figures import ARRANGEMENTS, KINDS, SUFFIXES, WIDTHS
+from fbk_xattn.report.figures.style import check_width
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A value of ``--figure``.
+
+    Attributes:
+        help: What it shows.
+        plot: Draws it, writes the files and prints their names; the exit code.
+        flags: Names of the flags that it takes, besides those that all take.
+        width: Name in :data:`WIDTHS` of its usual width.
+    """
+
+    help: str
+    plot: Callable[[argparse.Namespace], int]
+    flags: frozenset[str]
+    width: str = "page"
+
+
+UTTERANCES = frozenset({"id", "all", "words", "no_header"})
+CORRELATIONS = frozenset({"target", "aggregation", "normalize", "coefficient", "no_header"})
+FIGURES: Mapping[str, FigureKind] = {
+    "maps": FigureKind(
+        "input saliency brought to encoder steps, encoder-output saliency and cross-attention of "
+        "utterances (Figures 2, 4)",
+        plot_maps,
+        UTTERANCES | {"together", "layers", "heads", "aggregation", "same_scale"},
+    ),
+    "saliency": FigureKind(
+        "input saliency of each token over the spectrogram (Figure 3)",
+        plot_saliency,
+        UTTERANCES | {"rows"},
+    ),
+    "deletion": FigureKind(
+        "curves of deletion and insertion with AUC, of folders as evaluate takes them",
+        plot_deletion,
+        frozenset({"score", "manifest"}),
+        "column",
+    ),
+    "layers": FigureKind(
+        "correlation by layer and head (Table 1) as a heat map",
+        plot_layers,
+        CORRELATIONS | {"same_scale"},
+    ),
+    "tokens": FigureKind(
+        "distribution of the correlations of single tokens by layer",
+        plot_tokens,
+        CORRELATIONS | {"kind", "words"},
+    ),
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``plot``."""
     parser = subparsers.add_parser(
         "plot",
-        help="saliency maps and cross-attention of utterances as figures",
-        description="Draw input saliency, encoder-output saliency and cross-attention of "
-        "utterances, one figure an utterance, and print the files written.",
+        help="saliency maps, cross-attention, curves and correlations as figures",
+        description="Draw figures, sized for a paper, and print the files written. Of utterances: "
+        "one figure each, or one of all with --together.",
         allow_abbrev=False,
     )
-    parser.add_argument("store", metavar="OUT", type=Path, help="attribution store to read")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--id", nargs="+", metavar="ID", help="utterances to draw")
-    which.add_argument("--all", action="store_true", help="draw every utterance of the store")
+    parser.add_argument(
+        "stores",
+        metavar="OUT",
+        nargs="+",
+        type=Path,
+        help="attribution store to read (with --figure deletion: folder of --deletion or "
+        "--insertion)",
+    )
+    parser.add_argument(
+        "--figure",
+        choices=tuple(FIGURES),
+        default="maps",
+        help="; ".join(f"{name}: {kind.help}" for name, kind in FIGURES.items())
+        + " (default: %(default)s)",
+    )
     parser.add_argument(
         "--output",
         metavar="FILE|FOLDER",
         default=".",
-        help=f"file ({', '.join(SUFFIXES)}) for one utterance, or folder for files named after the "
-        "ids with / replaced by _ (default: the current folder)",
+        help=f"file ({', '.join(SUFFIXES)}) for one figure, or folder for files named after the "
+        "ids with / replaced by _, or after the figure (default: the current folder)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(suffix[1:] for suffix in SUFFIXES),
+        help="format of files in a folder (default: png)",
+    )
+    parser.add_argument(
+        "--width",
+        metavar="|".join([*WIDTHS, "INCHES"]),
+        help="width of the figure: "
+        + ", ".join(f"{name} ({inches} in)" for name, inches in WIDTHS.items())
+        + ", or a number of inches (default: page; of deletion, column)",
+    )
+    _add_utterance_args(parser)
+    _add_correlation_args(parser)
+    parser.add_argument(
+        "--score",
+        nargs="+",
+        choices=tuple(TEXT_SCORES),
+        help="for deletion: scores of all utterances together (default: each language pair apart, "
+        "with wer_max for ASR and bleu for ST)",
+    )
+    add_manifest_arg(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_utterance_args(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--id", nargs="+", metavar="ID", help="utterances to draw")
+    which.add_argument("--all", action="store_true", help="draw every utterance of the stores")
+    parser.add_argument(
+        "--together",
+        nargs="?",
+        choices=ARRANGEMENTS,
+        const="columns",
+        help="for maps: all utterances in one figure with one time axis, such as one decoded for "
+        "ASR and for ST; columns: side by side, their maps below each other; rows: below each "
+        "other, their maps side by side (default: %(const)s)",
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="for saliency: tokens (with --words: words) to draw, from 1 (default: all)",
+    )
+    parser.add_argument(
+        "--words",
+        choices=JOININGS,
+        help="for maps, saliency and tokens: join tokens to words (SentencePiece), their maps "
+        "averaged (mean) or the highest value taken (max) before anything else is done with them",
     )
     for name in ("layers", "heads"):
         parser.add_argument(
@@ -40,15 +156,48 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             nargs="+",
             type=int,
             metavar="N",
-            help=f"{name} that cross-attention is averaged over, from 1 (default: all)",
+            help=f"for maps: {name} that cross-attention is averaged over, from 1 (default: all)",
         )
+    parser.add_argument(
+        "--same-scale",
+        action="store_true",
+        help="for maps and layers: the same colours for the same values in all panels",
+    )
+    parser.add_argument(
+        "--no-header",
+        action="store_true",
+        help="leave out id, texts and descriptions, which the caption of a paper gives",
+    )
+
+
+def _add_correlation_args(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        choices=TARGETS,
+        help="for layers and tokens: saliency to correlate with (default: all that the store has)",
+    )
     parser.add_argument(
         "--aggregation",
         choices=tuple(AGGREGATIONS),
-        default="2d-max",
-        help="how input saliency is brought to encoder steps (default: %(default)s)",
+        help="for maps, layers and tokens: how input saliency is brought to encoder steps "
+        "(default: 2d-max)",
     )
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--normalize",
+        choices=tuple(STANDARDISED),
+        help="for layers and tokens: which map is standardised first (default: both)",
+    )
+    parser.add_argument(
+        "--coefficient",
+        choices=tuple(COEFFICIENTS),
+        help="for layers and tokens: which correlation (default: pearson)",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=tuple(KINDS),
+        help="for tokens: violins, boxes, or cumulative distributions (default: violin)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,92 +207,31 @@ def run(args: argparse.Namespace) -> int:
         0, or 1 when utterances of ``--all`` could not be drawn; standard error says why.
 
     Raises:
-        InputError: Not a store, an unknown id, layer or head, or a place that cannot be written.
+        InputError: Not a store, an unknown id, layer or head, a flag that the figure does not take,
+            or a place that cannot be written.
     """
-    layers, heads = _from_zero("--layers", args.layers), _from_zero("--heads", args.heads)
-    with AttributionStore.open(args.store) as store:
-        ids = _chosen_ids(store, args.id)
-        files = _files(store, ids, args.output)
-        if layers or heads:
-            _check_heads(store.read(ids[0]), layers, heads)
-        n_failed = 0
-        for utterance_id, file in files.items():
-            try:
-                plot_attribution(
-                    store.read(utterance_id),
-                    file,
-                    aggregation=args.aggregation,
-                    layers=layers,
-                    heads=heads,
-                )
-            except InputError as error:
-                if not args.all:
-                    raise
-                print(f"fbk-xattn: not drawn: {error}", file=sys.stderr)
-                n_failed += 1
-            else:
-                print(file, flush=True)
-    if n_failed:
-        print(f"fbk-xattn: {n_failed} of {len(files)} utterances not drawn", file=sys.stderr)
-    return 1 if n_failed else 0
-
-
-def _chosen_ids(store: AttributionStore, asked: Sequence[str] | None) -> list[str]:
-    """Return the ids to draw, without repetition, all of them in the store."""
-    there = store.ids()
-    if not there:
-        raise InputError(f"{store.path}: no utterance in this store, expected at least one")
-    ids = there if asked is None else list(dict.fromkeys(asked))
-    known = set(there)
-    for utterance_id in ids:
-        if utterance_id not in known:
+    kind = FIGURES[args.figure]
+    for flag in sorted(frozenset().union(*(other.flags for other in FIGURES.values()))):
+        if getattr(args, flag) and flag not in kind.flags:
+            takers = [name for name, other in FIGURES.items() if flag in other.flags]
             raise InputError(
-                f"--id {utterance_id!r}: not among the {len(there)} utterances of {store.path}, "
-                f"expected for example {', '.join(there[:3])}"
+                f"--{flag.replace('_', '-')} with --figure {args.figure}: expected --figure "
+                + " or ".join(takers)
             )
-    return ids
+    if "id" in kind.flags and not (args.id or args.all):
+        raise InputError(f"--figure {args.figure} without utterances: expected --id ID or --all")
+    args.width = _inches(args.width or kind.width)
+    return kind.plot(args)
 
 
-def _files(store: AttributionStore, ids: Sequence[str], output: str) -> dict[str, Path]:
-    """Return the file of each utterance, each its own."""
-    path = Path(output)
-    if path.suffix.lower() in SUFFIXES and not path.is_dir():
-        if len(ids) > 1:
-            raise InputError(
-                f"--output {output}: one file for {len(ids)} utterances, expected a folder"
-            )
-        return {ids[0]: path}
-    if path.suffix and not path.is_dir() and not output.endswith(os.sep):
+def _inches(width: str) -> float:
+    """Return the inches of ``--width``."""
+    if width in WIDTHS:
+        return WIDTHS[width]
+    try:
+        inches = float(width)
+    except ValueError:
         raise InputError(
-            f"--output {output}: expected a name ending in {', '.join(SUFFIXES)}, or a folder "
-            f"(a new one with a dot in its name ends in {os.sep})"
-        )
-    names = [utterance_id.replace("/", "_") for utterance_id in ids]
-    if len(set(names)) < len(names):
-        # Ids such as a/b and a_b would share a file; the names of the store's files are distinct.
-        names = [store.file(utterance_id).stem for utterance_id in ids]
-    return {
-        utterance_id: path / f"{name}.png" for utterance_id, name in zip(ids, names, strict=True)
-    }
-
-
-def _check_heads(
-    attribution: Attribution, layers: list[int] | None, heads: list[int] | None
-) -> None:
-    """Check the numbers against one utterance, all those of a store being of one model."""
-    if attribution.cross_attention is None:
-        return
-    n_layers, n_heads = attribution.cross_attention.shape[:2]
-    for flag, chosen, n in (("--layers", layers, n_layers), ("--heads", heads, n_heads)):
-        if chosen and chosen[-1] >= n:
-            raise InputError(f"{flag} {chosen[-1] + 1}: expected 1 to {n}, as the model has")
-
-
-def _from_zero(flag: str, numbers: Sequence[int] | None) -> list[int] | None:
-    """Turn numbers counted from 1 into indices, each once and in order."""
-    if numbers is None:
-        return None
-    for number in numbers:
-        if number < 1:
-            raise InputError(f"{flag} {number}: expected numbers from 1")
-    return sorted({number - 1 for number in numbers})
+            f"--width {width}: expected {', '.join(WIDTHS)} or a number of inches"
+        ) from None
+    return check_width(inches)

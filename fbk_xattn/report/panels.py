@@ -19,6 +19,7 @@ from fbk_xattn.analysis.maps import (
     saliency_map,
 )
 from fbk_xattn.analysis.normalization import frame_wise, mean_std
+from fbk_xattn.analysis.words import join_rows, word_slices
 from fbk_xattn.store import Attribution
 
 # A few cells far above the others would leave the rest in one colour.
@@ -32,9 +33,9 @@ class Panel:
     Attributes:
         title: What it shows.
         scale: How the values were aggregated and standardised.
-        values: ``(N, T')``, content tokens by encoder steps; ``None`` where the utterance was saved
-            without the map.
-        note: The correlation with cross-attention, or for cross-attention its layers and heads;
+        values: ``(N, T')``, content tokens or words by encoder steps; ``None`` where the utterance
+            was saved without the map.
+        note: Pearson's r with cross-attention, or for cross-attention its layers and heads;
             where ``values`` is ``None`` the flag that saves them.
     """
 
@@ -61,6 +62,7 @@ def panels_of(
     aggregation: str = "2d-max",
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
+    words: str | None = None,
 ) -> list[Panel]:
     """Return input saliency, encoder-output saliency and cross-attention (paper, Figure 2).
 
@@ -72,19 +74,30 @@ def panels_of(
         aggregation: How input saliency is brought to encoder steps.
         layers: Decoder layers that cross-attention is averaged over, from 0; all by default.
         heads: Heads of these layers, from 0; all by default.
+        words: ``mean`` or ``max``, how the rows of tokens are joined to those of words, once they
+            are at encoder steps and before they are standardised; by default rows are tokens.
 
     Raises:
-        InputError: No such aggregation, layer or head, or the shapes of the utterance disagree.
+        InputError: No such aggregation, layer, head or joining, or the shapes of the utterance
+            disagree.
     """
+
+    def joined(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        if words is None:
+            return rows
+        slices = word_slices(attribution.tokens[attribution.content])
+        return join_rows(rows, slices, words).astype(np.float64, copy=False)
+
+    row = "token" if words is None else f"word ({words})"
     attention = None
     if has_part(attribution, CROSS_ATTENTION):
-        attention = frame_wise(mean_cross_attention(attribution, layers, heads))
+        attention = frame_wise(joined(mean_cross_attention(attribution, layers, heads)))
     panels = []
     for target in TARGETS:
         aggregated = f"{aggregation}, " if target == "input" else ""
-        title, scale = NAMES[target].capitalize(), f"{aggregated}standardised per token"
+        title, scale = NAMES[target].capitalize(), f"{aggregated}standardised per {row}"
         if has_part(attribution, target):
-            values = mean_std(saliency_map(attribution, target, aggregation))
+            values = mean_std(joined(saliency_map(attribution, target, aggregation)))
             panels.append(Panel(title, scale, values, _correlation(attention, values)))
         else:
             panels.append(Panel(title, scale, None, _absent(target)))
@@ -102,7 +115,7 @@ def _correlation(attention: NDArray[np.float64] | None, saliency: NDArray[np.flo
     if attention is None:
         return ""
     r = float(pearson(attention.ravel(), saliency.ravel()))
-    return "correlation with cross-attention: " + ("undefined" if np.isnan(r) else f"{r:z.3f}")
+    return f"r {'undefined' if np.isnan(r) else f'= {r:z.3f}'} with cross-attention"
 
 
 def _averaged(layers: Sequence[int] | None, heads: Sequence[int] | None) -> str:

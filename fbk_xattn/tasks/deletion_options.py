@@ -44,7 +44,8 @@ def add_deletion_args(parser: ArgumentParser) -> None:
         metavar="MAP",
         help="map that says what is most salient, and thereby what is removed: input (cells of the "
         "filterbanks), input-frames (frames, by input saliency aggregated to encoder steps), "
-        "cross-attention (frames) or encoder (states of the encoder output) (default: input)",
+        "cross-attention (frames) or encoder (states of the encoder output), or, to compare with "
+        "these, random (cells), random-frames or random-encoder (default: input)",
     )
     add(
         "--deletion-step",
@@ -74,6 +75,13 @@ def add_deletion_args(parser: ArgumentParser) -> None:
         nargs="+",
         metavar="N",
         help="heads of each of these layers, from 1 (default: the mean of all)",
+    )
+    add(
+        "--deletion-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of random, random-frames and random-encoder, 0 or more (default: 0)",
     )
 
 
@@ -157,7 +165,7 @@ class DeletionOptions:
             if part == CROSS_ATTENTION
             else part in theirs.get("--explain", ())
         )
-        if not has_part:
+        if part is not None and not has_part:
             raise InputError(
                 f"--attribution-dir {store.path}: saved without {NAMES[part]}, expected a run of "
                 f"fairseq-generate with {flags_for([part])}"
@@ -189,6 +197,8 @@ class DeletionOptions:
                 "--deletion-layers": _from_one(ranking.layers),
                 "--deletion-heads": _from_one(ranking.heads),
             }
+        if ranking.map_name.startswith("random"):
+            parameters["--deletion-seed"] = ranking.seed
         theirs = maps.meta["parameters"]
         return parameters | {f"{name} of the maps": value for name, value in theirs.items()}
 
@@ -202,6 +212,8 @@ def _ranking(args: Namespace) -> Ranking:
             f"--deletion-aggregation {args.deletion_aggregation}: expected one of "
             f"{', '.join(AGGREGATIONS)}"
         )
+    if args.deletion_seed < 0:
+        raise InputError(f"--deletion-seed {args.deletion_seed}: expected 0 or more")
     for flag in ("layers", "heads"):
         numbers = getattr(args, f"deletion_{flag}")
         if numbers is None:
@@ -221,6 +233,7 @@ def _ranking(args: Namespace) -> Ranking:
         aggregation=args.deletion_aggregation,
         layers=_from_zero(args.deletion_layers),
         heads=_from_zero(args.deletion_heads),
+        seed=args.deletion_seed,
     )
 
 

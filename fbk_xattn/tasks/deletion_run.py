@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fbk_xattn.analysis.ranking import RANKING_MAPS, ascending, removed
+from fbk_xattn.analysis.ranking import ENCODER_STEPS, RANKING_MAPS, ascending, removed
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
 from fbk_xattn.errors import InputError
 from fbk_xattn.generation.removal import (
@@ -147,7 +147,7 @@ class DeletionRun:
     ) -> None:
         """Decode all copies of a batch; write an utterance as soon as its last is decoded."""
         n_steps = len(self.options.percentages)
-        of_encoder = RANKING_MAPS[self.options.ranking.map_name].part == "encoder"
+        of_encoder = RANKING_MAPS[self.options.ranking.map_name].unit == ENCODER_STEPS
         encoder_out = None
         if of_encoder and masks:
             with torch.no_grad():

@@ -78,6 +78,9 @@ def test_ties_are_broken_by_position_so_the_later_unit_goes_first():
         ("input-frames", (22,)),
         ("cross-attention", (22,)),
         ("encoder", (6,)),
+        ("random", (22, 5)),
+        ("random-frames", (22,)),
+        ("random-encoder", (6,)),
     ],
 )
 def test_every_map_ranks_its_units_from_0_to_1(rng, name, shape):
@@ -85,7 +88,31 @@ def test_every_map_ranks_its_units_from_0_to_1(rng, name, shape):
     assert ranked.shape == shape
     assert ranked.min() >= 0
     assert ranked.max() <= 1
-    assert set(RANKING_MAPS) == {"input", "input-frames", "cross-attention", "encoder"}
+    assert set(RANKING_MAPS) == {
+        *("input", "input-frames", "cross-attention", "encoder"),
+        *("random", "random-frames", "random-encoder"),
+    }
+
+
+@pytest.mark.parametrize("name", ["random", "random-frames", "random-encoder"])
+def test_random_maps_depend_on_seed_and_utterance_alone(rng, name):
+    one, other = (make_attribution(rng, without=["input_saliency"]) for _ in range(2))
+    ranked = Ranking(name).sentence_map(one)
+    np.testing.assert_array_equal(Ranking(name).sentence_map(other), ranked)
+    assert not np.array_equal(Ranking(name, seed=1).sentence_map(one), ranked)
+    another = make_attribution(rng, id="a/2")
+    assert not np.array_equal(Ranking(name).sentence_map(another), ranked)
+
+
+def test_random_maps_rank_every_unit_alike(rng):
+    ranks = np.stack(
+        [
+            ascending(Ranking("random-encoder", seed=seed).sentence_map(make_attribution(rng)))
+            for seed in range(600)
+        ]
+    )
+    # Six units, so each is the last one in a hundred of the orders, give or take.
+    assert np.bincount(ranks[:, -1], minlength=6).min() > 65
 
 
 @pytest.mark.parametrize("name", ["input-frames", "cross-attention"])

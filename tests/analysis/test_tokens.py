@@ -3,7 +3,16 @@ import pytest
 import scipy.stats
 from synthetic import make_attribution, make_store
 
-from fbk_xattn.analysis import Bootstrap, Setting, TokenTable, correlate_tokens
+from fbk_xattn.analysis import (
+    Bootstrap,
+    Setting,
+    TokenTable,
+    correlate_tokens,
+    frame_wise,
+    mean_cross_attention,
+    mean_std,
+    saliency_map,
+)
 from fbk_xattn.errors import InputError
 
 
@@ -114,3 +123,34 @@ def test_other_layers_are_refused(rng, tmp_path):
     )
     with pytest.raises(InputError, match="'b': 3 layers, expected 2 as of 'a'"):
         correlate_tokens(store, [Setting("encoder")])
+
+
+@pytest.mark.parametrize("joining", ["mean", "max"])
+@pytest.mark.parametrize("normalize", ["both", "none"])
+def test_words_are_joined_before_maps_are_standardised(rng, tmp_path, joining, normalize):
+    tokens = ("<lang:de>", "▁ein", "▁Wo", "rt", "▁es", "ist", "</s>")
+    attribution = make_attribution(rng, tokens=tokens)
+    store = make_store(tmp_path, [attribution])
+    setting = Setting("encoder", normalize=normalize)
+    (table,) = correlate_tokens(store, [setting], words=joining)
+    assert table.tokens == ("▁ein", "▁Wort", "▁esist")
+    assert table.starts_word.all()
+    join = {"mean": np.mean, "max": np.max}[joining]
+
+    def joined(rows):
+        return np.stack([join(rows[word], axis=0) for word in ([0], [1, 2], [3, 4])])
+
+    attention = joined(mean_cross_attention(attribution))
+    saliency = joined(saliency_map(attribution, "encoder"))
+    if normalize == "both":
+        attention, saliency = frame_wise(attention), mean_std(saliency)
+    expected = [
+        np.corrcoef(one, other)[0, 1] for one, other in zip(attention, saliency, strict=True)
+    ]
+    np.testing.assert_allclose(table.correlation[-1], expected)
+
+
+def test_an_unknown_joining_is_input_error(rng, tmp_path):
+    store = make_store(tmp_path, [make_attribution(rng)])
+    with pytest.raises(InputError, match="joining 'sum': expected mean or max"):
+        correlate_tokens(store, [Setting("encoder")], words="sum")

@@ -36,7 +36,7 @@ def test_help_lists_every_command(capsys):
         (["correlate"], "OUT"),
         (["correlate", "store", "--target", "output"], "'output'"),
         (["correlate", "store", "--agg", "2d-max"], "--agg"),
-        (["plot", "store"], "--id --all"),
+        (["plot", "store"], "--id ID or --all"),
         (["plot", "store", "--id", "a", "--all"], "--all"),
         (["plot", "store", "--all", "--layers", "one"], "'one'"),
         (["correlate", "/nowhere/at all"], "/nowhere/at all: not an attribution store"),

@@ -260,7 +260,12 @@ def test_a_store_without_the_map_names_the_flag_that_saves_it(tmp_path):
         ),
         (
             ["--deletion", "x", "--attribution-dir", "y", "--deletion-map", "frames"],
-            "--deletion-map frames: expected one of input, input-frames, cross-attention, encoder",
+            "--deletion-map frames: expected one of input, input-frames, cross-attention, encoder, "
+            "random, random-frames, random-encoder",
+        ),
+        (
+            ["--deletion", "x", "--attribution-dir", "y", "--deletion-seed", "-1"],
+            "--deletion-seed -1: expected 0 or more",
         ),
         (
             ["--deletion", "x", "--attribution-dir", "y", "--deletion-step", "3"],
@@ -301,3 +306,13 @@ def test_units_are_counted(deleted):
         n = curve.n_units
         np.testing.assert_array_equal(curve.n_removed, [0, n * 50 // 100, n])
         assert n % 80 == 0
+
+
+def test_random_maps_need_no_explanation_and_record_their_seed(tmp_path):
+    generate("--attribution-dir", tmp_path / "texts")
+    out = tmp_path / "out"
+    flags = ("--deletion-map", "random-frames", "--deletion-seed", "3", *COARSE)
+    generate("--attribution-dir", tmp_path / "texts", "--deletion", out, *flags)
+    with CurveStore.open(out) as store:
+        assert store.meta["parameters"]["--deletion-seed"] == 3
+        assert len(store) == len(AttributionStore.open(tmp_path / "texts"))

@@ -1,0 +1,67 @@
+"""``fbk-xattn agreement``: how alike the saliency maps of two stores are."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fbk_xattn.analysis import AGGREGATIONS, TARGETS
+from fbk_xattn.analysis.agreement import Agreement, agreement
+from fbk_xattn.analysis.comparison import explains
+from fbk_xattn.cli.reading import open_stores, progress
+from fbk_xattn.cli.results import add_result_args, check_output, note, show
+from fbk_xattn.errors import InputError
+from fbk_xattn.report.agreement import agreement_grid
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``agreement``."""
+    parser = subparsers.add_parser(
+        "agreement",
+        help="how alike the saliency maps of two stores are, token by token",
+        description="Print the Pearson correlation of the maps of each token in a first store with "
+        "those in others of the same model and utterances. Stores that differ in --seed alone tell "
+        "how far the maps have converged; in --explanation-precision, what precision costs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("reference", metavar="OUT", type=Path, help="attribution store to read")
+    parser.add_argument(
+        "others", metavar="OTHER", type=Path, nargs="+", help="stores to compare with the first"
+    )
+    parser.add_argument(
+        "--target", choices=TARGETS, help="kind of saliency (default: all that the stores have)"
+    )
+    parser.add_argument(
+        "--aggregation",
+        choices=tuple(AGGREGATIONS),
+        help="compare input saliency at encoder steps, aggregated like this (default: its cells)",
+    )
+    add_result_args(parser, "the correlation of every token")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; tokens and utterances that it is without go to standard error.
+
+    Raises:
+        InputError: Not a store, stores of other models, features or utterances, or nothing to
+            compare.
+    """
+    check_output(args.output)
+    (first, reference), *others = open_stores([args.reference, *args.others]).items()
+    targets = [args.target] if args.target else [t for t in TARGETS if explains(reference, t)]
+    if not targets:
+        raise InputError(
+            f"{reference.path}: no saliency in this store, expected a run of fairseq-generate with "
+            "--explain"
+        )
+    found: list[tuple[str, Agreement]] = []
+    for name, store in others:
+        pair = f"{first}, {name}"
+        for target in targets:
+            each = agreement(reference, store, target, args.aggregation, progress())
+            found.append((pair, each))
+            if each.n_undefined:
+                note(f"{pair}: {target}: {each.n_undefined} tokens whose map is one number")
+    show(agreement_grid(found), args)
+    return 0

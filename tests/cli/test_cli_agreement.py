@@ -1,0 +1,56 @@
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+from synthetic import make_attribution, make_store
+
+from fbk_xattn.analysis.agreement import agreement
+from fbk_xattn.cli.main import main
+
+
+@pytest.fixture
+def stores(rng, tmp_path):
+    ones = [make_attribution(rng, id=f"u{n}") for n in range(3)]
+    others = [
+        dataclasses.replace(
+            one, encoder_saliency=rng.random(one.encoder_saliency.shape).astype(np.float32)
+        )
+        for one in ones
+    ]
+    return make_store(tmp_path / "one", ones), make_store(tmp_path / "other", others)
+
+
+def test_prints_both_targets_of_each_pair(stores, capsys):
+    one, other = stores
+    assert main(["agreement", str(one.path), str(other.path)]) == 0
+    captured = capsys.readouterr()
+    cells, encoder = [line for line in captured.out.splitlines() if line.startswith("one, other")]
+    assert cells.split()[-5:] == ["15", "0", *3 * ["1.00000"]]
+    found = agreement(one, other, "encoder")
+    numbers = [f"{x:.5f}" for x in (found.median, found.quantile(), found.least)]
+    assert encoder.split()[-3:] == numbers
+    assert captured.err == ""
+
+
+def test_csv_has_every_token(stores, tmp_path):
+    one, other = stores
+    file = tmp_path / "tokens.csv"
+    arguments = [str(one.path), str(other.path), "--target", "encoder", "--output", str(file)]
+    assert main(["agreement", *arguments]) == 0
+    rows = list(csv.DictReader(file.open(encoding="utf-8")))
+    found = agreement(one, other, "encoder")
+    assert [float(row["correlation"]) for row in rows] == found.correlation.tolist()
+    assert {row["utterance"] for row in rows} == {"u0", "u1", "u2"}
+
+
+def test_aggregation_is_of_the_input(stores, capsys):
+    one, other = stores
+    arguments = [str(one.path), str(other.path), "--aggregation", "2d-max"]
+    assert main(["agreement", *arguments]) == 0
+    assert "input saliency, 2d-max" in capsys.readouterr().out
+
+
+def test_one_store_is_not_enough(stores, capsys):
+    assert main(["agreement", str(stores[0].path)]) == 2
+    assert "OTHER" in capsys.readouterr().err
