@@ -46,6 +46,7 @@ setup(
     extras_require={
         "test": [
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "pangolinn>=0.0.1",
             "selenium>=4.20",  # drives the chromium of the system

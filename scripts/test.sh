@@ -11,4 +11,5 @@ ruff format --check .
 echo "== mypy"
 mypy
 echo "== pytest"
-pytest "$@"
+# Two processes, each test file in one of them; threads would only get in each other's way.
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" pytest --numprocesses 2 --dist loadfile "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to the paper's correlation table on real speech: sets up, fetches telephone prompts in
-# English and Italian, trains a small model on the CPU, decodes and explains four test utterances,
-# correlates cross-attention with saliency, and draws a picture of each.
+# English and Italian, trains a small model on the CPU, decodes and explains eight test utterances,
+# correlates cross-attention with saliency, draws pictures, and writes an interactive report.
 #
 #   bash examples/prompts/run.sh [--audio-dir DIR] [--work-dir DIR] [--num-masks N] [--minutes M]
 #     --audio-dir DIR  folder with the four Debian packages unpacked, instead of fetching them
@@ -133,6 +133,19 @@ shown "$WORK/generate.log" 'fbk_xattn\.tasks\..*|^[TD]-.*|^Generate .*' \
 
 step "correlation of cross-attention with saliency (Table 1 of the paper)"
 fbk-xattn correlate "$WORK/attributions"
-step "pictures"
-fbk-xattn plot "$WORK/attributions" --all --output "$WORK/plots"
-printf '\nDone: everything is in %s\n' "$WORK"
+step "pictures and the interactive report"
+plot() { fbk-xattn plot "$WORK/attributions" "$@"; }
+mkdir -p "$WORK/plots"
+plot --all --output "$WORK/plots"
+# Recognition beside translation of the same speech, word by word.
+for pair in "asr-en st-en-it" "asr-it st-it-en"; do
+    read -r asr st <<< "$pair"
+    plot --id "$asr/agent-pass" "$st/agent-pass" --together --words mean \
+        --output "$WORK/plots/pair-$asr.png"
+done
+plot --figure saliency --id asr-en/agent-pass --words mean --output "$WORK/plots/saliency.png"
+plot --figure layers --output "$WORK/plots/layers.png"
+plot --figure tokens --output "$WORK/plots/tokens.png"
+fbk-xattn report "$WORK/attributions" --output "$WORK/report.html" \
+    --audio --manifest "$WORK"/corpus/test_*.tsv
+printf '\nDone: everything is in %s; open report.html there in a browser\n' "$WORK"

@@ -264,7 +264,9 @@ def test_missing_texts(audio_dir):
         read_prompts(audio_dir)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"is: \xe8\n"), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"is: \xe8\n", mtime=0), gzip.compress(b"", mtime=0)]
+)
 def test_unreadable_texts(audio_dir, content):
     next(audio_dir.rglob("core-sounds-it.txt.gz")).write_bytes(content)
     with pytest.raises(InputError, match=r"core-sounds-it\.txt\.gz"):

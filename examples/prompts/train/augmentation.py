@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.signal import resample_poly
 
 from fbk_xattn.data.features import SAMPLE_RATE
@@ -50,16 +51,16 @@ def augmented(samples: Samples, generator: np.random.Generator) -> Samples:
 def _band_limited(samples: NDArray[np.float64], cutoff: float | None) -> NDArray[np.float64]:
     if cutoff is None:
         return samples
-    spectrum = np.fft.rfft(samples)
-    frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    n = next_fast_len(len(samples), real=True)
+    spectrum, frequencies = rfft(samples, n), rfftfreq(n, 1 / SAMPLE_RATE)
     # A tenth of the band to fade out in, as recordings do.
     spectrum *= np.clip((cutoff - frequencies) / (0.1 * cutoff), 0.0, 1.0)
-    return np.asarray(np.fft.irfft(spectrum, len(samples)))
+    return np.asarray(irfft(spectrum, n)[: len(samples)])
 
 
 def _noise(n: int, slope: float, generator: np.random.Generator) -> NDArray[np.float64]:
-    spectrum = np.fft.rfft(generator.standard_normal(n))
-    frequencies = np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
-    spectrum *= np.maximum(frequencies, 50.0) ** (-slope / 2)
-    noise = np.fft.irfft(spectrum, n)
+    n_fast = next_fast_len(n, real=True)
+    spectrum = rfft(generator.standard_normal(n_fast))
+    spectrum *= np.maximum(rfftfreq(n_fast, 1 / SAMPLE_RATE), 50.0) ** (-slope / 2)
+    noise = irfft(spectrum, n_fast)[:n]
     return np.asarray(noise / max(float(np.sqrt(np.mean(noise**2))), 1e-9))
