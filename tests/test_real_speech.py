@@ -8,10 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import browser as browsers
 import numpy as np
 import pytest
 from fairseq_runs import run_generate, run_train
 
+from fbk_xattn.analysis.maps import input_cells
 from fbk_xattn.cli.main import main
 from fbk_xattn.data.features import load_features
 from fbk_xattn.data.manifest import read_manifest, write_manifest
@@ -73,7 +75,7 @@ def test_features_are_those_of_the_audio(speech):
 
 
 def test_from_training_to_table_and_picture(speech, tmp_path, capsys):
-    _, data = speech
+    corpus, data = speech
     flags = ("--max-tokens", "3000", "--max-update", "30")
     run_train(data, tmp_path / "checkpoints", *flags)
     model = tmp_path / "model.pt"
@@ -104,3 +106,31 @@ def test_from_training_to_table_and_picture(speech, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     assert main(["plot", str(store), "--id", "asr-it/conf-full", "--output", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+    report = tmp_path / "report.html"
+    flags = ["--audio", "--manifest", str(corpus / "test.tsv"), "--output", str(report)]
+    assert main(["report", str(store), *flags]) == 0
+    shown_in_a_browser(report, attributions[0])
+
+
+def shown_in_a_browser(report, attribution):
+    if not browsers.available():
+        pytest.skip(browsers.MISSING)
+    page = browsers.Browser()
+    try:
+        page.open(report)
+        assert page.one("#utterance-title").text == attribution.id
+        before = page.js("return element('cells').toDataURL()")
+        page.hover('.token[data-row="1"]')
+        assert page.js("return element('cells').toDataURL()") != before
+        cells = input_cells(attribution)[1]
+        frame, mel_bin = map(int, np.unravel_index(cells.argmax(), cells.shape))
+        page.js("readCell(arguments[0], arguments[1])", frame, mel_bin)
+        found = page.js("return {...element('readout').dataset}")
+        error = abs(float(found["saliency"]) - cells[frame, mel_bin])
+        assert error <= float(found["error"]) + 1e-6
+        page.wait("return document.querySelector('audio').duration > 0")
+        page.screenshot("report-real-speech.png")
+        assert page.logs() == ([], [report.as_uri()])
+    finally:
+        page.close()

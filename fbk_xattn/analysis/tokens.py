@@ -41,6 +41,8 @@ class TokenTable:
         correlation: ``(L + 1, M)`` from -1 to 1, NaN where undefined; of each layer, averaged over
             its heads, and in the last row of all layers and heads averaged.
         left_out: Utterances of the store that are not in the table: id to reason.
+        words: How tokens were joined to words (``mean`` or ``max``), which then are the table's
+            tokens, each with SentencePiece's mark; ``None`` where they were not.
     """
 
     setting: Setting
@@ -50,6 +52,7 @@ class TokenTable:
     position: NDArray[np.float64]
     correlation: NDArray[np.float64]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    words: str | None = None
 
     @property
     def length(self) -> NDArray[np.int64]:
@@ -72,10 +75,10 @@ class TokenTable:
         Returns:
             Masks ``(M,)`` by name: by start of word, by length in characters, and by quarter of the
             hypothesis. Groups of one kind hold every token once; lengths without token are left
-            away.
+            away, and so is the first kind where tokens are words.
         """
         starts, length = self.starts_word, self.length
-        groups = {"start of a word": starts, "inside a word": ~starts}
+        groups = {} if self.words else {"start of a word": starts, "inside a word": ~starts}
         for low, high in LENGTHS:
             mask = (length >= low) & (length <= (np.inf if high is None else high))
             if mask.any():
@@ -217,6 +220,7 @@ class _TokenCollector(Collector):
             position=np.concatenate(self.position),
             correlation=np.concatenate(self.correlation, axis=1),
             left_out=dict(self.left_out),
+            words=self.words,
         )
 
 

@@ -27,6 +27,7 @@ from fbk_xattn.analysis.comparison import (
     flag,
     parameter,
 )
+from fbk_xattn.analysis.words import JOININGS
 from fbk_xattn.cli.reading import column_names, correlated, note_absent, open_stores, progress
 from fbk_xattn.cli.results import add_result_args, check_output
 from fbk_xattn.errors import InputError
@@ -52,6 +53,7 @@ class Job:
         coefficient: Which correlation.
         bootstrap: For the intervals.
         vary: Parameters that stores side by side may differ in.
+        words: How tokens are joined to words, or not at all.
     """
 
     stores: Mapping[str, AttributionStore]
@@ -62,6 +64,7 @@ class Job:
     coefficient: str
     bootstrap: Bootstrap
     vary: tuple[str, ...]
+    words: str | None
 
     def settings(self, aggregations: Sequence[str] | None = None) -> list[Setting]:
         """Return what to correlate, the input once for each aggregation."""
@@ -161,7 +164,11 @@ def by_tokens(job: Job) -> Result:
     grids, named = [], []
     for name, store in job.stores.items():
         tables = correlate_tokens(
-            store, job.settings(), absent_is_error=not job.all_targets, progress=progress()
+            store,
+            job.settings(),
+            absent_is_error=not job.all_targets,
+            progress=progress(),
+            words=job.words,
         )
         note_absent([t.setting.target for t in tables], job.targets, job.label(name))
         for table in tables:
@@ -227,6 +234,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="which correlation (default: %(default)s)",
     )
     parser.add_argument(
+        "--words",
+        choices=JOININGS,
+        help="for --by tokens: join tokens to words (SentencePiece), their maps averaged (mean) or "
+        "the highest value taken (max) before they are standardised",
+    )
+    parser.add_argument(
         "--vary",
         nargs="+",
         metavar="NAME",
@@ -281,6 +294,8 @@ def _job(args: argparse.Namespace) -> Job:
         targets = ("input",)
     if args.vary and args.by != "layers":
         raise InputError(f"--vary with --by {args.by}: expected --by layers")
+    if args.words and args.by != "tokens":
+        raise InputError(f"--words with --by {args.by}: expected --by tokens")
     if args.by == "probability" and len(args.stores) < 2:
         raise InputError(
             f"{args.stores[0]} alone with --by probability: expected two or more stores"
@@ -298,6 +313,7 @@ def _job(args: argparse.Namespace) -> Job:
         coefficient=args.coefficient,
         bootstrap=bootstrap,
         vary=tuple(flag(name) for name in args.vary),
+        words=args.words,
     )
 
 

@@ -73,7 +73,6 @@ def plot_tokens(args: argparse.Namespace) -> int:
         named,
         kind=args.kind or "violin",
         width=args.width,
-        words=bool(args.words),
         header=not args.no_header,
     )
     write_figure(figure, file)

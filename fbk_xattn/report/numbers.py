@@ -102,6 +102,7 @@ def _whole(table: CorrelationTable | TokenTable, bootstrap: Bootstrap) -> dict[s
         return {
             **start,
             "utterance": table.utterance.tolist(),
+            "words": table.words,
             "tokens": table.tokens,
             "position": table.position.tolist(),
             "length": table.length.tolist(),

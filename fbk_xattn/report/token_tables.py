@@ -28,18 +28,21 @@ def token_grid(table: TokenTable, store: str = "", bootstrap: Bootstrap | None =
     }
     rows = {"all": table.summary(bootstrap=bootstrap), **by_layer, **by_group}
     quantiles = [f"{100 * level:.0f}th" for level in QUANTILES]
+    unit = "word" if table.words else "token"
 
     def caption(quote: Quote) -> str:
         whole = rows["all"]
-        counted = f"{whole.n_tokens} tokens of {len(table.ids)} utterances."
+        counted = f"{whole.n_tokens} {unit}s of {len(table.ids)} utterances."
+        joined = f" (the maps of its tokens joined by their {table.words})" if table.words else ""
         return " ".join(
             [
                 *([f"{quote(store)}:"] if store else []),
                 describe(table.setting),
-                f"Distribution over {counted} Each token by itself; all layers and heads averaged, "
-                "but for the rows of layers, whose heads are. Columns to the right: percentiles. "
+                f"Distribution over {counted} Each {unit} by itself{joined}; all layers and heads "
+                "averaged, but for the rows of layers, whose heads are. Columns to the right: "
+                "percentiles. "
                 f"In brackets: {describe_interval(bootstrap)}.",
-                *([f"Undefined: {whole.n_undefined} tokens."] if whole.n_undefined else []),
+                *([f"Undefined: {whole.n_undefined} {unit}s."] if whole.n_undefined else []),
                 *left_out(table.left_out, quote),
             ]
         )
@@ -47,8 +50,8 @@ def token_grid(table: TokenTable, store: str = "", bootstrap: Bootstrap | None =
     setting = table.setting
     return Grid(
         caption=caption,
-        label="-".join(["tokens", setting.target, *([store] if store else [])]),
-        header=("tokens", "number", "undefined", "mean", *quantiles),
+        label="-".join([f"{unit}s", setting.target, *([store] if store else [])]),
+        header=(f"{unit}s", "number", "undefined", "mean", *quantiles),
         rows=tuple((name, *_cells(summary)) for name, summary in rows.items()),
         rules=frozenset({1, 1 + len(by_layer)}),
         records=tuple(
@@ -58,6 +61,7 @@ def token_grid(table: TokenTable, store: str = "", bootstrap: Bootstrap | None =
                 "aggregation": setting.aggregation or "",
                 "normalize": setting.normalize,
                 "coefficient": setting.coefficient,
+                "words": table.words or "",
                 "group": name,
                 "n_tokens": summary.n_tokens,
                 "n_undefined": summary.n_undefined,

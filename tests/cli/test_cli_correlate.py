@@ -266,6 +266,25 @@ def test_by_tokens_has_layers_and_groups(make, capsys):
     assert float(rows[0]["q05"]) <= float(rows[0]["q50"]) <= float(rows[0]["q95"])
 
 
+def test_by_tokens_joins_them_to_words(rng, tmp_path, capsys):
+    tokens = ("<lang:de>", "▁ein", "▁Wo", "rt", "▁es", "ist", "</s>")
+    store = make_store(tmp_path / "store", [make_attribution(rng, tokens=tokens)])
+    flags = ["--by", "tokens", "--target", "encoder", "--words", "max"]
+    assert main(["correlate", str(store.path), *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "3 words of 1 utterance" in printed
+    assert "joined by their max" in printed
+    assert "inside a word" not in printed
+    rows = records(capsys, str(store.path), *flags)
+    assert {row["words"] for row in rows} == {"max"}
+    assert [int(row["n_tokens"]) for row in rows[:3]] == [3] * 3
+
+
+def test_words_are_for_tokens(store, capsys):
+    assert main(["correlate", str(store.path), "--words", "mean"]) == 2
+    assert "--words with --by heads: expected --by tokens" in capsys.readouterr().err
+
+
 def test_by_tokens_saves_every_token(make, tmp_path):
     file = tmp_path / "tokens.csv"
     flags = ["--by", "tokens", "--target", "encoder", "--output", str(file)]

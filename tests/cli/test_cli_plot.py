@@ -126,7 +126,7 @@ def test_defaults(store, curves, drawn):
     }  # fmt: skip
     assert saliency == {"width": 6.9, "rows": None, "words": None, "header": True}
     assert heads == {"width": 6.9, "same_scale": False, "header": True}
-    assert tokens == {"kind": "violin", "width": 6.9, "words": False, "header": True}
+    assert tokens == {"kind": "violin", "width": 6.9, "header": True}
     assert deletion == {"width": 3.3}
 
 
@@ -175,7 +175,7 @@ def test_tokens_can_be_words(rng, tmp_path, drawn):
     assert main(["plot", str(tmp_path / "s"), *flags]) == 0
     (_, [(_, table), _], chosen), _ = drawn
     assert table.tokens == ("▁ein", "▁Wort", "▁esist")
-    assert chosen["words"] is True
+    assert table.words == "mean"
     assert chosen["kind"] == "box"
 
 

@@ -50,7 +50,6 @@ def draw_distribution(
     *,
     kind: str = "violin",
     width: float = WIDTHS["page"],
-    words: bool = False,
     bootstrap: Bootstrap | None = None,
     header: bool = True,
 ) -> Figure:
@@ -62,7 +61,6 @@ def draw_distribution(
         tables: With the names of their stores (empty if there is no other).
         kind: One of :data:`KINDS`.
         width: Of the figure in inches, see :data:`WIDTHS`.
-        words: Whether the tables are of words.
         bootstrap: Of the summaries.
         header: Whether to write what the numbers are below the titles.
 
@@ -85,7 +83,7 @@ def draw_distribution(
             )
     everything = np.concatenate([table.correlation.ravel() for _, table in tables])
     ends = float(np.nanmin(everything)) - PAD, float(np.nanmax(everything)) + PAD
-    rows = "words" if words else "tokens"
+    rows = "words" if tables[0][1].words else "tokens"
     with drawing(name for name, _ in tables):
         sheet = Sheet(width)
         n_targets = max(sum(name == other for other, _ in tables) for name, _ in tables)
