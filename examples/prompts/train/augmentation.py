@@ -31,12 +31,14 @@ def augmented(samples: Samples, generator: np.random.Generator) -> Samples:
     Returns:
         ``(m,)`` in the same range: tempo and pitch times 0.88 to 1.14 together, band limited to 4
         or 5.5 kHz in 55 % of the copies, noise from white to pink at 8 to 35 dB in half of them,
-        loudness -30 to -14 dB, rounded and clipped to 16 bits.
+        loudness -30 to -14 dB, rounded and clipped to 16 bits. Silence stays silent but for noise.
     """
+    if not len(samples):
+        return np.zeros(0, np.float32)
     tempo = round(100 * generator.uniform(*TEMPO))
     changed = resample_poly(samples.astype(np.float64), 100, tempo)
-    cutoffs, shares = zip(*BANDS, strict=True)
-    changed = _band_limited(changed, cutoffs[generator.choice(len(BANDS), p=shares)])
+    band = generator.choice(len(BANDS), p=[share for _, share in BANDS])
+    changed = _band_limited(changed, BANDS[band][0])
     power = float(np.mean(changed**2)) or 1.0
     if generator.random() < NOISY:
         decibels = generator.uniform(*SIGNAL_TO_NOISE)

@@ -10,16 +10,14 @@ SPEECH holds ``manifest.tsv`` (columns ``id``, ``audio``, ``corpus``, ``speaker`
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
+import math
 import multiprocessing
 import os
 import random
-import subprocess
-import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +26,12 @@ import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from examples.prompts.train.augmentation import augmented
+from examples.prompts.train.augmentation import FULL_SCALE, augmented
+from examples.prompts.train.recordings import read_speech, read_speech_manifest
 from examples.prompts.train.synthesis import VOICES, Spoken, speak
-from examples.prompts.train.telephone import Pair, telephone_sentences
-from examples.prompts.train.texts import HeldOut, read_held_out, read_pairs, without_held_out
-from fbk_xattn.data.features import SAMPLE_RATE, n_frames, read_audio
+from examples.prompts.train.telephone import Pair
+from examples.prompts.train.texts import read_held_out, texts_of
+from fbk_xattn.data.features import SAMPLE_RATE, n_frames
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
 from fbk_xattn.data.prompts_texts import Language, clean_text
 from fbk_xattn.data.vocabulary import train_vocabulary
@@ -46,6 +45,7 @@ MAX_SECONDS = 20.0
 MIN_SECONDS = 0.3
 # Changed copies of a real recording, and of joined ones: the fewer minutes, the more of them.
 COPIES = {"en_allison": 12, "it_carlo": 15, "it_menardi": 15, "bass": 3, "kathleen": 3}
+OTHER_COPIES = 3  # of other speakers' recordings
 JOINED = {"en_allison": 1500, "it_carlo": 2000, "it_menardi": 2000}
 PAUSES = (0.05, 0.5)  # seconds between joined recordings
 STRETCH, PITCH = (0.8, 1.2), (0.8, 1.25)
@@ -120,29 +120,6 @@ class Speak:
         return speak(self.sentences)
 
 
-def read_speech(file: Path) -> Samples:
-    """Read an audio file, also Ogg Opus of less than a second, which libsndfile 1.2 refuses.
-
-    Raises:
-        InputError: Unreadable, or such a file without ``opusdec`` on the path.
-    """
-    try:
-        return read_audio(file)
-    except InputError:
-        if file.suffix != ".opus":
-            raise
-    with tempfile.TemporaryDirectory() as folder:
-        decoded = Path(folder, "decoded.wav")
-        command = ["opusdec", "--quiet", "--no-dither", "--rate", str(SAMPLE_RATE)]
-        try:
-            done = subprocess.run([*command, str(file), str(decoded)], capture_output=True)
-        except FileNotFoundError:
-            raise InputError(f"{file}: needs opusdec (Debian's opus-tools), not found") from None
-        if done.returncode:
-            raise InputError(f"{file}: opusdec failed: {done.stderr.decode(errors='replace')}")
-        return read_audio(decoded)
-
-
 def run_job(job: tuple[Job, Path, int]) -> Made:
     """Make the audio of a job; names with 0 frames were left out for their length."""
     job_, folder, seed = job
@@ -156,7 +133,8 @@ def run_job(job: tuple[Job, Path, int]) -> Made:
             continue
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, samples.astype(np.int16), SAMPLE_RATE, subtype="PCM_16")
+        pcm = np.clip(np.rint(samples), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+        soundfile.write(path, pcm, SAMPLE_RATE, subtype="PCM_16")
         made.append((name, n_frames(len(samples))))
     return made
 
@@ -174,10 +152,19 @@ class Corpus:
         """See the class."""
         self.output, self.workers, self.seed = output, workers, seed
         self._jobs: list[Job] = []
+        self._names: set[str] = set()
         self._rows: dict[str, list[ManifestRow]] = defaultdict(list)
 
     def add(self, job: Job) -> None:
-        """Add audio to make."""
+        """Add audio to make.
+
+        Raises:
+            InputError: Two files of one name: one utterance's audio would become the other's.
+        """
+        for name in job.names:
+            if name in self._names:
+                raise InputError(f"audio/{name}: made of two utterances, expected other ids")
+            self._names.add(name)
         self._jobs.append(job)
 
     def add_row(
@@ -241,14 +228,18 @@ class Corpus:
                     "%-32s %6d left out, shorter than %g s or longer than %g s",
                     *("", len(rows) - len(kept), MIN_SECONDS, MAX_SECONDS),
                 )
-            write_manifest(self.output / f"{name}.tsv", kept)
+            if kept:
+                write_manifest(self.output / f"{name}.tsv", kept)
+            else:  # of an earlier run, whose audio is not there any more
+                (self.output / f"{name}.tsv").unlink(missing_ok=True)
+                logger.info("%-32s no manifest, as no utterance is left", "")
 
 
 def real_speech(
     corpus: Corpus, speech: Path, rows: Sequence[dict[str, str]], copies: float
 ) -> None:
     """Add the recordings: held-out ones as they are, others in changed and in joined copies."""
-    recordings: dict[str, list[Recording]] = defaultdict(list)
+    recordings: dict[tuple[str, Language], list[Recording]] = defaultdict(list)
     for row in rows:
         lang: Language = "en" if row["src_lang"] == "en" else "it"
         other = LANGUAGES[1 - LANGUAGES.index(lang)]
@@ -261,14 +252,14 @@ def real_speech(
             clean_text(row["tgt_text"], other) if row["tgt_text"] else "",
         )
         if row["split"] == "train":
-            recordings[recording.speaker].append(recording)
+            recordings[recording.speaker, lang].append(recording)
         else:
             _add_held_out(corpus, recording, row["split"], row["corpus"] == "prompts")
-    for speaker, own in sorted(recordings.items()):
+    for (speaker, _), own in sorted(recordings.items()):
         for recording in own:
             names = [
                 f"real/{recording.id}.{number}.wav"
-                for number in range(max(1, round(copies * COPIES[speaker])))
+                for number in range(max(1, round(copies * COPIES.get(speaker, OTHER_COPIES))))
             ]
             corpus.add(Job(Read(recording.file, len(names)), names))
             texts = recording.text, recording.translation
@@ -296,9 +287,11 @@ def _add_joined(corpus: Corpus, speaker: str, own: Sequence[Recording], times: i
     for number in range(times):
         translated = generator.random() < 0.8
         some = [recording for recording in own if recording.translation or not translated]
-        chosen = generator.sample(some, generator.choice((2, 2, 3)))
+        if len(some) < 2:
+            continue
+        chosen = generator.sample(some, min(generator.choice((2, 2, 3)), len(some)))
         pauses = tuple(generator.uniform(*PAUSES) for _ in chosen[1:])
-        name = f"joined/{speaker}/{number}.wav"
+        name = f"joined/{speaker}-{chosen[0].lang}/{number}.wav"
         corpus.add(Job(Join(tuple(r.file for r in chosen), pauses), [name]))
         complete = all(recording.translation for recording in chosen)
         texts = (
@@ -326,21 +319,19 @@ def synthetic_speech(corpus: Corpus, part: str, pairs: Sequence[Pair]) -> None:
             corpus.add(Job(Speak(sentences), list(names)))
 
 
-def texts_of(
-    part: str, speech: Path, held_out: HeldOut, n_telephone: int, max_words: int, seed: int
-) -> list[Pair]:
-    """Return the sentence pairs of a part, without those close to held-out ones."""
-    if part == "telephone":
-        pairs: Iterable[Pair] = telephone_sentences(n_telephone, seed)
-    else:
-        files = sorted(speech.glob("*_en_it.tsv"))
-        if not files:
-            raise InputError(f"{speech}: has no *_en_it.tsv, expected sentence pairs")
-        pairs = dict.fromkeys(pair for file in files for pair in read_pairs(file, max_words))
-    pairs = list(pairs)
-    kept = without_held_out(pairs, held_out)
-    logger.info("%s: %d pairs, %d close to held-out ones", part, len(kept), len(pairs) - len(kept))
-    return kept
+def at_least(kind: Callable[[str], float], minimum: float) -> Callable[[str], float]:
+    """Return what reads a flag's finite number from ``minimum`` on."""
+
+    def read(value: str) -> float:
+        try:
+            found = kind(value)
+        except ValueError:
+            found = math.nan
+        if not minimum <= found < math.inf:
+            raise argparse.ArgumentTypeError(f"{value!r}, expected a number from {minimum:g}")
+        return found
+
+    return read
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -350,30 +341,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder to write")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument(
-        "--copies", type=float, default=1.0, metavar="X", help="times as many copies"
+        "--copies", type=at_least(float, 0), default=1.0, metavar="X", help="times as many copies"
     )
-    parser.add_argument("--telephone", type=int, default=12_000, metavar="N", help="sentences")
-    parser.add_argument("--max-words", type=int, default=12, metavar="N", help="of general ones")
-    parser.add_argument("--general", type=int, metavar="N", help="at most so many of them")
-    parser.add_argument("--vocabulary-size", type=int, default=1000, metavar="N")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--telephone", type=at_least(int, 0), default=12_000, metavar="N", help="sentences"
+    )
+    parser.add_argument(
+        "--max-words", type=at_least(int, 1), default=12, metavar="N", help="of general ones"
+    )
+    parser.add_argument(
+        "--general", type=at_least(int, 0), metavar="N", help="at most so many of them"
+    )
+    parser.add_argument("--vocabulary-size", type=at_least(int, 1), default=1000, metavar="N")
+    parser.add_argument(
+        "--workers", type=at_least(int, 1), default=os.cpu_count() or 1, metavar="N"
+    )
+    parser.add_argument("--seed", type=at_least(int, 0), default=1)
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    manifest = args.speech / "manifest.tsv"
-    if not manifest.is_file():
-        raise SystemExit(f"error: {manifest}: no such file, expected the manifest of a corpus")
-    with manifest.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    held_out = read_held_out(rows)
-    corpus = Corpus(args.corpus, args.workers, args.seed)
     try:
-        for part in args.parts:
+        rows = read_speech_manifest(args.speech, audio="real" in args.parts)
+        held_out = read_held_out(rows)
+        try:
+            args.corpus.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{args.corpus}: {error.strerror}, expected a folder") from None
+        corpus = Corpus(args.corpus, args.workers, args.seed)
+        for part in dict.fromkeys(args.parts):
             if part == "real":
                 real_speech(corpus, args.speech, rows, args.copies)
                 continue
             pairs = texts_of(part, args.speech, held_out, args.telephone, args.max_words, args.seed)
-            if part == "general" and args.general:
+            if part == "general" and args.general is not None:
                 pairs = random.Random(args.seed).sample(pairs, min(args.general, len(pairs)))
             synthetic_speech(corpus, part, pairs)
         corpus.train_vocabulary(args.vocabulary_size)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fbk_xattn.data.features import SAMPLE_RATE, read_audio
+from fbk_xattn.data.features import read_audio
 from fbk_xattn.data.prompts_texts import Language
 from fbk_xattn.errors import InputError
 
@@ -57,7 +57,7 @@ def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
     """Synthesise sentences.
 
     Args:
-        sentences: Of one engine; festival starts once for all of them.
+        sentences: All of one engine; festival starts once for all of them.
 
     Returns:
         For each ``(n_samples,)`` at 16 kHz in the range of 16-bit integers.
@@ -65,6 +65,8 @@ def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
     Raises:
         InputError: An engine is not installed or fails; the message has its own words.
     """
+    if not sentences:
+        return []
     if sentences[0].engine == "pico":
         return [_pico(sentence) for sentence in sentences]
     with tempfile.TemporaryDirectory() as folder:
@@ -74,15 +76,34 @@ def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
                 _flite(sentence, file)
         else:
             _festival(sentences, files)
-        return [read_audio(file) for file in files]
+        return [_read(sentence, file) for sentence, file in zip(sentences, files, strict=True)]
+
+
+def _read(sentence: Spoken, file: Path) -> NDArray[np.float32]:
+    # An engine may end well and yet leave nothing, or speak with a voice of another rate.
+    try:
+        if not file.is_file():
+            raise InputError("wrote no audio")
+        return read_audio(file)
+    except InputError as error:
+        raise InputError(
+            f"{sentence.engine}, voice {sentence.voice}: {error} for {sentence.text!r}"
+        ) from None
 
 
 def _pico(sentence: Spoken) -> NDArray[np.float32]:
-    from py_nanotts import NanoTTS
-
-    data = NanoTTS().speak(
-        sentence.text, voice=sentence.voice, speed=1 / sentence.stretch, pitch=sentence.pitch
-    )
+    try:
+        from py_nanotts import NanoTTS
+    except ImportError as error:
+        raise InputError(
+            f"pico: py_nanotts not found ({error}), expected py-nanotts: pip install py-nanotts"
+        ) from None
+    try:
+        data = NanoTTS().speak(
+            sentence.text, voice=sentence.voice, speed=1 / sentence.stretch, pitch=sentence.pitch
+        )
+    except Exception as error:  # whatever the package raises
+        raise InputError(f"pico, voice {sentence.voice}: {error} for {sentence.text!r}") from None
     return np.frombuffer(data, np.int16).astype(np.float32)
 
 
@@ -117,16 +138,13 @@ def _festival(sentences: Sequence[Spoken], files: Sequence[Path]) -> None:
 def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise InputError(
             f"{command[0]}: not installed, expected Debian's packages flite, festival, "
             "festvox-italp16k and festvox-itapc16k"
         ) from None
     if done.returncode:
-        said = [*done.stderr.decode(errors="replace").split("\n"), ""][0]
-        raise InputError(f"{command[0]} failed with code {done.returncode}: {said}")
-
-
-def duration(samples: NDArray[np.float32]) -> float:
-    """Return seconds of audio at 16 kHz."""
-    return len(samples) / SAMPLE_RATE
+        lines = (done.stderr + done.stdout).decode(errors="replace").strip().split("\n")
+        raise InputError(
+            f"{command[0]} failed with code {done.returncode}: {lines[0] or 'it said nothing'}"
+        )

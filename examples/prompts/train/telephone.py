@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 
 from fbk_xattn.data.prompts_texts import number_words
+from fbk_xattn.errors import InputError
 
 Pair = tuple[str, str]
 
@@ -234,7 +235,7 @@ PREDICATES = (
     ("has not been saved", "non è stat{o} salvat{o}"),
     ("has not been found", "non è stat{o} trovat{o}"),
     ("has been marked as urgent", "è stat{o} contrassegnat{o} come urgente"),
-    ("could not be completed", "non può essere completat{o}"),
+    ("could not be completed", "non si è potut{o} completare"),
     ("cannot be changed", "non può essere cambiat{o}"),
     ("cannot be reached", "non è raggiungibile"),
     ("cannot be used", "non può essere utilizzat{o}"),
@@ -256,7 +257,7 @@ PREDICATES = (
 CONDITIONS = (
     ("this is correct", "questo è corretto"),
     ("this is not correct", "questo non è corretto"),
-    ("you agree", "siete d'accordo"),
+    ("you agree", "è d'accordo"),
     ("you know the extension", "conosce l'interno"),
     ("you do not know the extension", "non conosce l'interno"),
     ("you want to hold", "vuole rimanere in attesa"),
@@ -371,10 +372,8 @@ DAYS = (
     ("friday", "venerdì"),
     ("saturday", "sabato"),
     ("sunday", "domenica"),
-    ("today", "oggi"),
-    ("yesterday", "ieri"),
-    ("tomorrow", "domani"),
 )
+RELATIVE_DAYS = (("today", "oggi"), ("yesterday", "ieri"), ("tomorrow", "domani"))
 MONTHS = tuple(
     zip(
         "january february march april may june july august september october november "
@@ -409,6 +408,18 @@ COUNTED = (
     ("dollars", "dollari", "m"),
     ("euros", "euro", "m"),
 )
+PEOPLE = (
+    ("participants", "partecipanti"),
+    ("users", "utenti"),
+    ("callers", "chiamanti"),
+    ("people", "persone"),
+)
+TIMES = (
+    ("minutes", "minuti"),
+    ("seconds", "secondi"),
+    ("hours", "ore"),
+    ("days", "giorni"),
+)
 WAITING = (
     ("please wait", "prego attendere"),
     ("please hold the line", "rimanga in linea"),
@@ -418,7 +429,12 @@ WAITING = (
     ("thank you", "grazie"),
     ("goodbye", "arrivederci"),
 )
-PRESS = (("premere", "premere"), ("premi", "premi"), ("prema", "prema"), ("premere", "premere"))
+# Ways to say "press" to somebody who is addressed formally, and to anybody.
+FORMAL_PRESS = ("premere", "premere", "prema")
+PRESS = (*FORMAL_PRESS, "premi")
+POSSESSIVES = frozenset(("suo", "sua", "suoi", "sue"))
+# Sentences in a row that were there already, after which the grammar counts as used up.
+USED_UP = 20_000
 
 
 def telephone_sentences(number: int, seed: int) -> list[Pair]:
@@ -430,27 +446,41 @@ def telephone_sentences(number: int, seed: int) -> list[Pair]:
 
     Returns:
         English and Italian sentences: lower-case words, numbers spelled out.
+
+    Raises:
+        InputError: Fewer than 0, or more than the grammar makes.
     """
+    if number < 0:
+        raise InputError(f"{number} telephone sentences, expected 0 or more")
     generator = random.Random(seed)
     templates = list(TEMPLATES)
     weights = [TEMPLATES[template] for template in templates]
     sentences: dict[Pair, None] = dict.fromkeys(SENTENCES)
+    in_vain = 0
     while len(sentences) < number:
         template = generator.choices(templates, weights)[0]
+        before = len(sentences)
         sentences[template(generator)] = None
+        in_vain = in_vain + 1 if len(sentences) == before else 0
+        if in_vain == USED_UP:
+            raise InputError(
+                f"{number} telephone sentences, expected at most about {before}: "
+                "the grammar makes no others"
+            )
     return list(sentences)[:number]
 
 
 def _press(generator: random.Random) -> Pair:
     (key, tasto), (action, azione) = generator.choice(KEYS), generator.choice(ACTIONS)
-    premere = generator.choice(PRESS)[0]
+    formal = bool(POSSESSIVES.intersection(azione.split()))
+    premere = generator.choice(FORMAL_PRESS if formal else PRESS)
     return generator.choice(
         (
             (f"press {key} to {action}", f"{premere} {tasto} per {azione}"),
             (f"to {action} press {key}", f"per {azione} {premere} {tasto}"),
             (f"to {action}", f"per {azione}"),
             (f"press {key} now to {action}", f"{premere} ora {tasto} per {azione}"),
-            (f"please press {key} to {action}", f"prego {premere} {tasto} per {azione}"),
+            (f"please press {key} to {action}", f"prego premere {tasto} per {azione}"),
         )
     )
 
@@ -475,13 +505,15 @@ def _menu(generator: random.Random) -> Pair:
 def _condition(generator: random.Random) -> Pair:
     (condition, condizione), (key, tasto) = generator.choice(CONDITIONS), generator.choice(KEYS)
     action, azione = generator.choice(ACTIONS)
-    premere = generator.choice(PRESS)[0]
+    premere = generator.choice(FORMAL_PRESS)
+    other = 2 if key == KEYS[1][0] else 1
     return generator.choice(
         (
             (f"if {condition} press {key}", f"se {condizione} {premere} {tasto}"),
             (
-                f"if {condition} press {key} otherwise press {KEYS[1][0]} to {action}",
-                f"se {condizione} {premere} {tasto} altrimenti {premere} {KEYS[1][1]} per {azione}",
+                f"if {condition} press {key} otherwise press {KEYS[other][0]} to {action}",
+                f"se {condizione} {premere} {tasto} "
+                f"altrimenti {premere} {KEYS[other][1]} per {azione}",
             ),
             (f"press {key} if {condition}", f"{premere} {tasto} se {condizione}"),
         )
@@ -490,38 +522,46 @@ def _condition(generator: random.Random) -> Pair:
 
 def _enter(generator: random.Random) -> Pair:
     entry, voce, gender = generator.choice(ENTRIES)
-    article = ("l'" if voce[0] in "aeiou" else "il ") if gender == "m" else "la "
+    article = "la " if gender == "f" else "l'" if voce[0] in "aeiou" else "il "
+    un = "un" if gender == "m" else "una"
     suo = "il suo " if gender == "m" else "la sua "
     ending = "o" if gender == "m" else "a"
-    english = generator.choice(
-        (
-            (f"please enter your {entry}", f"prego digitare {suo}{voce}"),
-            (f"please enter the {entry}", f"prego inserire {article}{voce}"),
-            (f"enter your {entry}", f"digitare {suo}{voce}"),
-            (f"please enter your {entry}", f"inserisca {suo}{voce}"),
-            (f"please type in the {entry}", f"immetta cortesemente {article}{voce}"),
-            (f"please enter a new {entry}", f"prego digitare un{'a' if ending == 'a' else ''} "
-             f"nuov{ending} {voce}"),
+    polite = generator.random() < 0.3
+    press, wait = ("prema", "attenda") if polite else ("premere", "attendere")
+    if polite:
+        head = generator.choice(
+            (
+                (f"please enter your {entry}", f"inserisca {suo}{voce}"),
+                (f"please type in the {entry}", f"immetta cortesemente {article}{voce}"),
+            )
         )
-    )  # fmt: skip
+    else:
+        head = generator.choice(
+            (
+                (f"please enter your {entry}", f"prego digitare {suo}{voce}"),
+                (f"please enter the {entry}", f"prego inserire {article}{voce}"),
+                (f"enter your {entry}", f"digitare {suo}{voce}"),
+                (f"please enter a new {entry}", f"prego digitare {un} nuov{ending} {voce}"),
+            )
+        )
     tail = generator.choice(
         (
             ("", ""),
             ("", ""),
             ("followed by the pound key", f"seguit{ending} dal tasto cancelletto"),
             ("followed by the star key", f"seguit{ending} dal tasto asterisco"),
-            ("and then press the pound key", "e premere il tasto cancelletto"),
-            ("and press pound", "e premere cancelletto"),
+            ("and then press the pound key", f"e poi {press} il tasto cancelletto"),
+            ("and press pound", f"e {press} cancelletto"),
             ("now", "ora"),
             ("after the tone", "dopo il segnale acustico"),
-            ("or wait for an operator", "o attendere un operatore"),
+            ("or wait for an operator", f"o {wait} un operatore"),
             (
                 f"or press {KEYS[0][0]} to speak with an operator",
-                f"o premere {KEYS[0][1]} per parlare con un operatore",
+                f"o {press} {KEYS[0][1]} per parlare con un operatore",
             ),
         )
     )
-    return _joined(english, tail)
+    return _joined(head, tail)
 
 
 def _invalid(generator: random.Random) -> Pair:
@@ -538,10 +578,15 @@ def _invalid(generator: random.Random) -> Pair:
             (f"i am sorry that is not a valid {entry}",
              f"spiacente questo non è {un} {voce} valid{ending}"),
             (f"invalid {entry}", f"{voce} non valid{ending}"),
-            (f"the {entry} is", _definite(voce, gender) + " è"),
-            (f"your {entry} is", f"{'il suo' if gender == 'm' else 'la sua'} {voce} è"),
         )
     )  # fmt: skip
+    if generator.random() < 0.25:  # the start of a sentence, which a number goes on with
+        return generator.choice(
+            (
+                (f"the {entry} is", f"{_definite(voce, gender)} è"),
+                (f"your {entry} is", f"{'il suo' if gender == 'm' else 'la sua'} {voce} è"),
+            )
+        )
     return _joined(head, generator.choice((("", ""), ("", ""), *WAITING)))
 
 
@@ -562,6 +607,8 @@ def _counting(generator: random.Random) -> Pair:
     things, cose, gender = generator.choice(COUNTED)
     en, it = number_words(count, "en"), number_words(count, "it")
     primi = "le prime" if gender == "f" else "i primi"
+    people, persone = generator.choice(PEOPLE)
+    times, tempi = generator.choice(TIMES)
     return generator.choice(
         (
             (f"you have {en} {things}", f"ha {it} {cose}"),
@@ -569,9 +616,10 @@ def _counting(generator: random.Random) -> Pair:
             (f"there are {en} {things}", f"ci sono {it} {cose}"),
             (f"there are currently {en} {things}", f"ci sono al momento {it} {cose}"),
             (f"{en} {things}", f"{it} {cose}"),
-            (f"please wait {en} {things}", f"prego attendere {it} {cose}"),
-            (f"there are {en} {things} in the conference", f"ci sono {it} {cose} nella conferenza"),
-            (f"for more than {en} {things}", f"per più di {it} {cose}"),
+            (f"please wait {en} {times}", f"prego attendere {it} {tempi}"),
+            (f"there are {en} {people} in the conference",
+             f"ci sono {it} {persone} nella conferenza"),
+            (f"for more than {en} {times}", f"per più di {it} {tempi}"),
             (f"the first {en} {things}", f"{primi} {it} {cose}"),
         )
     )  # fmt: skip
@@ -583,7 +631,7 @@ def _queue(generator: random.Random) -> Pair:
     return generator.choice(
         (
             (f"you are number {en} in the queue", f"lei è il numero {it} in coda"),
-            (f"your call is number {en} in line", f"la sua chiamata è la numero {it} in lista"),
+            (f"your call is number {en} in line", f"la sua chiamata è la numero {it} in coda"),
             (f"the estimated hold time is {en} minutes",
              f"il tempo di attesa stimato è di {it} minuti"),
             (f"the waiting time is about {en} minutes",
@@ -630,28 +678,38 @@ def _date(generator: random.Random) -> Pair:
     date, hour = generator.randrange(2, 29), generator.randrange(2, 13)
     en_date, it_date = number_words(date, "en"), number_words(date, "it")
     en_hour, it_hour = number_words(hour, "en"), number_words(hour, "it")
+    any_day, ogni_giorno = generator.choice((*DAYS, *RELATIVE_DAYS))
+    past, passato = generator.choice((*DAYS, *RELATIVE_DAYS[:2]))
     return generator.choice(
         (
             (f"{day} {month} {en_date}", f"{giorno} {it_date} {mese}"),
             (f"{month} {en_date}", f"{it_date} {mese}"),
-            (f"{day} at {en_hour}", f"{giorno} alle {it_hour}"),
+            (f"{any_day} at {en_hour}", f"{ogni_giorno} alle {it_hour}"),
             (f"at {en_hour} o'clock", f"alle ore {it_hour}"),
-            (f"received {day} at {en_hour}", f"ricevuto {giorno} alle {it_hour}"),
-            (f"message received on {month} {en_date}", f"messaggio ricevuto il {it_date} {mese}"),
+            (f"received {past} at {en_hour}", f"ricevuto {passato} alle {it_hour}"),
+            (
+                f"message received on {month} {en_date}",
+                f"messaggio ricevuto {_definite(it_date, 'm')} {mese}",
+            ),
             (f"the time is {en_hour}", f"sono le ore {it_hour}"),
-            (f"{day}", f"{giorno}"),
-            (f"{month}", f"{mese}"),
+            (any_day, ogni_giorno),
+            (month, mese),
         )
     )
 
 
 def _tone(generator: random.Random) -> Pair:
     action, azione = generator.choice(ACTIONS)
-    tone = generator.choice(
+    signal, segnale = generator.choice(
         (
             ("after the tone", "dopo il segnale acustico"),
             ("after the beep", "dopo il bip"),
             ("at the tone", "al segnale acustico"),
+        )
+    )
+    tone = generator.choice(
+        (
+            (signal, segnale),
             ("when you are done", "quando ha finito"),
             ("when you are finished", "al termine"),
             ("at any time", "in qualsiasi momento"),
@@ -662,9 +720,9 @@ def _tone(generator: random.Random) -> Pair:
         (
             (f"{tone[0]} press {key}", f"{tone[1]} premere {tasto}"),
             (f"{tone[0]} press {key} to {action}", f"{tone[1]} premere {tasto} per {azione}"),
-            (f"say your name {tone[0]}", f"dire il suo nome {tone[1]}"),
-            (f"please leave your message {tone[0]}",
-             f"prego lasciare il suo messaggio {tone[1]}"),
+            (f"say your name {signal}", f"dire il suo nome {segnale}"),
+            (f"please leave your message {signal}",
+             f"prego lasciare il suo messaggio {segnale}"),
             (f"you can press {key} {tone[0]} to {action}",
              f"può premere {tasto} {tone[1]} per {azione}"),
         )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from examples.prompts.train.telephone import Pair
+from examples.prompts.train.telephone import Pair, telephone_sentences
 from fbk_xattn.data.prompts_texts import Language, clean_text
 from fbk_xattn.errors import InputError
+
+logger = logging.getLogger("build")
 
 # Of words that differ, for a sentence to count as another one.
 MIN_DISTANCE = 0.25
@@ -33,38 +37,55 @@ class HeldOut:
         """See the class."""
         self._short: dict[Language, set[str]] = {}
         self._long: dict[Language, list[list[str]]] = {}
-        self._joined: dict[Language, list[str]] = {}
+        self._letters: dict[Language, list[str]] = {}
         for lang, sentences in texts.items():
-            cleaned = sorted({clean_text(sentence, lang) for sentence in sentences} - {""})
-            words = [sentence.split() for sentence in cleaned]
-            self._short[lang] = {" ".join(w) for w in words if len(w) < FEW_WORDS}
+            spelled = {tuple(_words(sentence, lang)) for sentence in sentences}
+            words = [list(sentence) for sentence in sorted(spelled) if sentence]
+            self._short[lang] = {_letters(w) for w in words if len(w) < FEW_WORDS}
             self._long[lang] = [w for w in words if len(w) >= FEW_WORDS]
-            self._joined[lang] = [f" {' '.join(w)} " for w in self._long[lang]]
+            self._letters[lang] = [_letters(w) for w in self._long[lang]]
 
     def close_to(self, text: str, lang: Language) -> bool:
-        """Tell whether a cleaned sentence is, holds or nearly is a held-out one.
+        """Tell whether a sentence is, holds or nearly is a held-out one.
+
+        Case, punctuation, accents, apostrophes, digits or words for numbers, doubled letters
+        ("dialled", "dialed") and where a compound is written apart make no difference.
 
         Args:
-            text: Lower-case words.
-            lang: Their language.
+            text: A sentence.
+            lang: Its language.
 
         Returns:
-            True for the same words; and for held-out sentences of four words or more also for
-            those words within a longer sentence, and for an edit distance of at most a quarter of
+            True for the same letters; and for held-out sentences of four words or more also for
+            those letters within a longer sentence, and for an edit distance of at most a quarter of
             the words of the longer one.
         """
-        if text in self._short.get(lang, ()):
+        words = _words(text, lang)
+        letters = _letters(words)
+        if letters in self._short.get(lang, ()):
             return True
-        if any(sentence in f" {text} " for sentence in self._joined.get(lang, ())):
+        if any(sentence in letters for sentence in self._letters.get(lang, ())):
             return True
         nearest = process.extractOne(
-            text.split(),
+            words,
             self._long.get(lang, []),
             scorer=Levenshtein.normalized_distance,
             processor=None,
             score_cutoff=MIN_DISTANCE,
         )
         return nearest is not None
+
+
+def _words(text: str, lang: Language) -> list[str]:
+    """Return the words of a sentence without what may be written in several ways."""
+    cleaned = clean_text(unicodedata.normalize("NFKC", text), lang).replace("'", "")
+    folded = unicodedata.normalize("NFKD", cleaned.casefold())
+    return "".join(sign for sign in folded if not unicodedata.combining(sign)).split()
+
+
+def _letters(words: Sequence[str]) -> str:
+    """Return the letters of words in one piece, doubled ones once."""
+    return re.sub(r"(.)\1+", r"\1", "".join(words))
 
 
 def read_held_out(rows: Sequence[dict[str, str]]) -> HeldOut:
@@ -94,24 +115,30 @@ def read_pairs(path: Path, max_words: int) -> list[Pair]:
         Cleaned pairs, each once, in the order of the file.
 
     Raises:
-        InputError: A line has fewer than two columns.
+        InputError: Unreadable, or a line has fewer than two columns.
     """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: unreadable ({error}), expected tab-separated UTF-8 text"
+        ) from None
     pairs: dict[Pair, None] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, line in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            if len(line) < 2:
-                raise InputError(f"{path}: line {number}: expected English, tab, Italian")
-            if any(UNSPEAKABLE.search(text) for text in line[:2]):
-                continue
-            english, italian = clean_text(line[0], "en"), clean_text(line[1], "it")
-            n_words = max(len(english.split()), len(italian.split()))
-            if (
-                english
-                and italian
-                and n_words <= max_words
-                and not FOREIGN_LETTERS.search(english + italian)
-            ):
-                pairs[english, italian] = None
+    for number, line in enumerate(lines, 1):
+        if len(line) < 2:
+            raise InputError(f"{path}: line {number}: expected English, tab, Italian")
+        if any(UNSPEAKABLE.search(text) for text in line[:2]):
+            continue
+        english, italian = clean_text(line[0], "en"), clean_text(line[1], "it")
+        n_words = max(len(english.split()), len(italian.split()))
+        if (
+            english
+            and italian
+            and n_words <= max_words
+            and not FOREIGN_LETTERS.search(english + italian)
+        ):
+            pairs[english, italian] = None
     return list(pairs)
 
 
@@ -122,3 +149,32 @@ def without_held_out(pairs: Sequence[Pair], held_out: HeldOut) -> list[Pair]:
         for english, italian in pairs
         if not (held_out.close_to(english, "en") or held_out.close_to(italian, "it"))
     ]
+
+
+def texts_of(
+    part: str, speech: Path, held_out: HeldOut, n_telephone: int, max_words: int, seed: int
+) -> list[Pair]:
+    """Return the sentence pairs of a part, without those close to held-out ones.
+
+    Args:
+        part: ``telephone`` (made by the grammar) or ``general`` (read from ``*_en_it.tsv``).
+        speech: Folder of those files.
+        held_out: Sentences of ``dev`` and ``test``.
+        n_telephone: How many the grammar makes.
+        max_words: Of general sentences.
+        seed: Of the grammar's choices.
+
+    Raises:
+        InputError: No such files, a bad one, or more sentences than the grammar makes.
+    """
+    if part == "telephone":
+        pairs: Iterable[Pair] = telephone_sentences(n_telephone, seed)
+    else:
+        files = sorted(speech.glob("*_en_it.tsv"))
+        if not files:
+            raise InputError(f"{speech}: has no *_en_it.tsv, expected sentence pairs")
+        pairs = dict.fromkeys(pair for file in files for pair in read_pairs(file, max_words))
+    pairs = list(pairs)
+    kept = without_held_out(pairs, held_out)
+    logger.info("%s: %d pairs, %d close to held-out ones", part, len(kept), len(pairs) - len(kept))
+    return kept

@@ -7,6 +7,7 @@
 # Environment variables (and their defaults):
 #   TRAIN             manifests in DATA: names without .tsv, comma-separated (default: those of
 #                     build.py, real, telephone and general speech)
+#   VALID             the same for validation (default: the prompts of dev in all four tasks)
 #   ASR_UPDATES, ST_UPDATES (4000, 8000)  updates of the stages
 #   GPUS (1)          GPUs
 #   AVERAGE (10)      checkpoints to keep and to average
