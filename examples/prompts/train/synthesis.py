@@ -131,7 +131,7 @@ def _festival(sentences: Sequence[Spoken], files: Sequence[Path]) -> None:
         ]
     script = files[0].with_name("script.scm")
     # Festival's Italian voices read Latin-1.
-    script.write_bytes("\n".join(lines).encode("latin-1", "replace"))
+    script.write_bytes("\n".join([*lines, ""]).encode("latin-1", "replace"))
     _run(["festival", "-b", str(script)])
 
 

@@ -78,8 +78,7 @@ class HeldOut:
 
 def _words(text: str, lang: Language) -> list[str]:
     """Return the words of a sentence without what may be written in several ways."""
-    cleaned = clean_text(unicodedata.normalize("NFKC", text), lang).replace("'", "")
-    folded = unicodedata.normalize("NFKD", cleaned.casefold())
+    folded = unicodedata.normalize("NFKD", clean_text(text, lang).replace("'", ""))
     return "".join(sign for sign in folded if not unicodedata.combining(sign)).split()
 
 
