@@ -28,15 +28,17 @@ ASR = [f"asr_{lang}" for lang in LANGUAGES]
 SIZES = {
     "task": "speech_to_text_ctc_asr_st",
     "arch": "conformer_joint_ctc",
-    "encoder_layers": 8,
-    "ctc_encoder_layer": 5,
+    "encoder_layers": 6,
+    "ctc_encoder_layer": 4,
     "decoder_layers": 4,
-    "encoder_embed_dim": 224,
-    "decoder_embed_dim": 224,
+    "encoder_embed_dim": 256,
+    "decoder_embed_dim": 256,
     "share_decoder_input_output_embed": True,
     "bf16": True,
-    "max_tokens": 120_000,
+    "max_tokens": 300_000,
 }
+# Of the first stage, in place of the paper's.
+WEIGHTS = {"ctc_weight": 3.0, "primary_loss_weight": 2.0, "auxiliary_loss_weight": 1.0}
 OWN = {"num_workers", "validate_interval", "save_interval_updates"}
 
 
@@ -55,7 +57,8 @@ def test_command_lines(recorded, tmp_path):
     common |= {"num_workers": 12, "distributed_world_size": 2, "keep_interval_updates": 10}
     for line, stage in ((first, "asr"), (second, "model")):
         args = parsed_training(*line)
-        expect(args, common | {"save_dir": f"out/{stage}", "patience": 3})
+        weights = WEIGHTS if stage == "asr" else {}
+        expect(args, common | weights | {"save_dir": f"out/{stage}", "patience": 3})
         assert args.train_subset.split(",") == real + made
         assert args.valid_subset.split(",") == valid
     args = parsed_training(*first)

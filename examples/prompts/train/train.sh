@@ -30,22 +30,24 @@ expect_numbers ASR_UPDATES ST_UPDATES GPUS AVERAGE WORKERS
 
 model=(
     --task speech_to_text_ctc_asr_st --arch conformer_joint_ctc
-    --encoder-layers 8 --ctc-encoder-layer 5 --encoder-embed-dim 224 --encoder-attention-heads 4
-    --feed-forward-expansion-factor 2 --conv-channels 448 --conformer-conv-kernel-size 31
-    --decoder-layers 4 --decoder-embed-dim 224 --decoder-ffn-embed-dim 896
+    --encoder-layers 6 --ctc-encoder-layer 4 --encoder-embed-dim 256 --encoder-attention-heads 4
+    --feed-forward-expansion-factor 2 --conv-channels 384 --conformer-conv-kernel-size 31
+    --decoder-layers 4 --decoder-embed-dim 256 --decoder-ffn-embed-dim 768
     --decoder-attention-heads 4 --share-decoder-input-output-embed
     --dropout 0.1 --conformer-feedforward-dropout 0.1 --conformer-attention-dropout 0.1
-    --conformer-conv-dropout 0.1 --bf16 --num-workers "$WORKERS"
+    --conformer-conv-dropout 0.1 --max-tokens 300000 --bf16 --num-workers "$WORKERS"
     --validate-interval-updates 500 --log-interval 100 --seed 1
 )
 
-# Recognition of everything, translated or not.
+# Recognition of everything, translated or not, with more weight on CTC, which teaches the encoder to
+# listen before the decoder has learnt to guess.
 stage asr "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 1 \
-    --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 800 --max-tokens 120000 \
+    --ctc-weight 3 --primary-loss-weight 2 --auxiliary-loss-weight 1 \
+    --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 400 \
     --max-update "$ASR_UPDATES" --save-interval-updates 200 "$@"
 # Both, with a learning rate that goes to nothing.
 stage model "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 0.5 \
     --finetune-from-model "$SAVE_DIR/asr.pt" \
     --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 200 --end-learning-rate 1e-5 \
-    --total-num-update "$ST_UPDATES" --max-tokens 120000 \
+    --total-num-update "$ST_UPDATES" \
     --max-update "$ST_UPDATES" --save-interval-updates 100 "$@"

@@ -56,7 +56,7 @@ def _convolve(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def _convolve_back_to_weight(
     x,
     gradient,

@@ -13,7 +13,9 @@ from torch import Tensor
 ALIGNMENT = 16
 
 
-@triton.jit
+# Lengths change from batch to batch: without kernels of their own for those divisible by 16, training
+# compiles each of these once, not several times.
+@triton.jit(do_not_specialize=["n_utterances", "size"])
 def _shift(
     scores,
     bias,
@@ -40,7 +42,7 @@ def _shift(
     tl.store(bias + target, value, mask=(row < size) & (column < size))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_utterances", "size", "stride_head", "stride_utterance"])
 def _shift_back(
     gradient,
     by_scores,
