@@ -34,7 +34,7 @@ from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, Segment
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.options import ExplanationOptions
 from fbk_xattn.tasks.progress import MaskProgress
-from fbk_xattn.tasks.writing import write
+from fbk_xattn.tasks.writing import Writing
 
 
 class AttributionRun:
@@ -63,6 +63,7 @@ class AttributionRun:
         self.dictionary = dictionary
         self.account = account
         self._segmenter = SegmentationAhead(options.input_segmenter)
+        self._writing = Writing(store, account)
         # What is stored takes no time.
         account.costs.update({i: 0.0 for i in account.costs if i in store})
 
@@ -125,20 +126,26 @@ class AttributionRun:
             )
             todo.append((i, index, utterance))
         following = [utterance for _, _, utterance in todo[1:]]
-        for i, index, utterance in todo:
-            self.account.stop_if_asked()
-            started = time.monotonic()
-            if following and "input" in self.options.targets:
-                self._segmenter.announce(following.pop(0))
-            try:
-                attribution = self._explain(
-                    dataset.rows[index], utterance, views[i], hypotheses[i], texts[i], n_prefix
-                )
-            except Exception as error:  # whatever it is, the others go on
-                self.account.fail([utterance.id], error)
-                continue
-            if write(self.store, attribution, self.account):
-                self.account.finish(utterance.id, time.monotonic() - started)
+        try:
+            for i, index, utterance in todo:
+                # What a signal ends is told how many are left: the one under way is none of them.
+                self._writing.collect(wait=self.account.signals.received is not None)
+                self.account.stop_if_asked()
+                started = time.monotonic()
+                if following and "input" in self.options.targets:
+                    self._segmenter.announce(following.pop(0))
+                row = dataset.rows[index]
+                try:
+                    attribution = self._explain(
+                        row, utterance, views[i], hypotheses[i], texts[i], n_prefix
+                    )
+                except Exception as error:  # whatever it is, the others go on
+                    self._writing.collect()
+                    self.account.fail([utterance.id], error)
+                else:
+                    self._writing.write(attribution, time.monotonic() - started)
+        finally:
+            self._writing.collect()
 
     def _explain(
         self,
@@ -184,13 +191,19 @@ class AttributionRun:
         self, explainer: Explainer | JointExplainer, utterance: Utterance
     ) -> list[LevelScores]:
         options, target = self.options, explainer.target
+        count = MaskProgress(self.account.log, utterance.id, target, options.num_masks)
+
+        def progress(n_masks: int) -> None:
+            self._writing.collect(wait=False)
+            count(n_masks)
+
         scores = explainer.explain(
             self._occluded_model,
             utterance,
             options.num_masks,
             options.seed,
             options.perturbations_per_eval or perturbations_per_eval(utterance, target),
-            MaskProgress(self.account.log, utterance.id, target, options.num_masks),
+            progress,
         )
         if not all(np.isfinite(level.numerator).all() for level in scores):
             cure = "" if options.dtype == torch.float32 else "; fp32 has a larger range"

@@ -13,8 +13,8 @@ from torch import Tensor
 ALIGNMENT = 16
 
 
-# Lengths change from batch to batch: without kernels of their own for those divisible by 16, training
-# compiles each of these once, not several times.
+# Lengths change from batch to batch: with kernels of their own for those divisible by 16, training
+# would compile each several times.
 @triton.jit(do_not_specialize=["n_utterances", "size"])
 def _shift(
     scores,
