@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -92,7 +93,7 @@ class UtteranceMaps:
 
 
 @dataclass
-class Collector:
+class Collector(ABC):
     """What is computed of the utterances of a store in one setting.
 
     Attributes:
@@ -107,9 +108,9 @@ class Collector:
     left_out: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
 
+    @abstractmethod
     def add(self, attribution: Attribution, maps: UtteranceMaps) -> None:
         """Take an utterance that has all parts; its id is appended by the caller."""
-        raise NotImplementedError
 
     def wants(self, attribution: Attribution) -> bool:
         """Tell whether the utterance has what is correlated; otherwise note what it lacks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from fbk_xattn.errors import InputError
 
 
-class CrossAttentionHooks:
+class CrossAttentionHooks(ABC):
     """Context manager that attaches hooks to each layer's ``encoder_attn`` and removes them.
 
     Subclasses say what the hooks do, in :meth:`before` and :meth:`after`.
@@ -33,13 +34,13 @@ class CrossAttentionHooks:
             )
         self._handles: list[RemovableHandle] = []
 
+    @abstractmethod
     def before(self, module: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments that ``module`` is to be called with instead."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after(self, module: Any, output: Any) -> Any:
         """Return what is to be the output of ``module`` instead."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         """Attach the hooks."""
