@@ -39,7 +39,7 @@ SIZES = {
 }
 # Of the first stage, in place of the paper's.
 WEIGHTS = {"ctc_weight": 3.0, "primary_loss_weight": 2.0, "auxiliary_loss_weight": 1.0}
-OWN = {"num_workers", "validate_interval", "save_interval_updates"}
+OWN = {"num_workers", "validate_interval", "save_interval_updates", "log_format"}
 
 
 def test_command_lines(recorded, tmp_path):
@@ -50,15 +50,17 @@ def test_command_lines(recorded, tmp_path):
     data.mkdir()
     for name in real + made + valid:
         (data / f"{name}.tsv").touch()
-    result = run(SCRIPT, data, "out", "--patience", "3", path=recorded.path, GPUS="2")
+    out = tmp_path / "out"
+    result = run(SCRIPT, data, out, "--patience", "3", path=recorded.path, GPUS="2")
     assert result.returncode == 0, result.stderr
     first, average_first, second, average_second = recorded.lines()
     common = SIZES | {name: COMMON[name] for name in COMMON.keys() - OWN}
     common |= {"num_workers": 12, "distributed_world_size": 2, "keep_interval_updates": 10}
+    common |= {"log_format": "json"}
     for line, stage in ((first, "asr"), (second, "model")):
         args = parsed_training(*line)
         weights = WEIGHTS if stage == "asr" else {}
-        expect(args, common | weights | {"save_dir": f"out/{stage}", "patience": 3})
+        expect(args, common | weights | {"save_dir": f"{out}/{stage}", "patience": 3})
         assert args.train_subset.split(",") == real + made
         assert args.valid_subset.split(",") == valid
     args = parsed_training(*first)
@@ -66,9 +68,9 @@ def test_command_lines(recorded, tmp_path):
     expect(args, {"lr_scheduler": "inverse_sqrt", "lr": [2e-3], "save_interval_updates": 200})
     args = parsed_training(*second)
     expect(args, {"p_sampling_asr": 0.5, "max_update": 8000, "total_num_update": "8000"})
-    expect(args, {"finetune_from_model": "out/asr.pt", "lr_scheduler": "polynomial_decay"})
-    assert parsed_average(*average_first) == (["out/asr"], "out/asr.pt", 10)
-    assert parsed_average(*average_second) == (["out/model"], "out/model.pt", 10)
+    expect(args, {"finetune_from_model": f"{out}/asr.pt", "lr_scheduler": "polynomial_decay"})
+    assert parsed_average(*average_first) == ([f"{out}/asr"], f"{out}/asr.pt", 10)
+    assert parsed_average(*average_second) == ([f"{out}/model"], f"{out}/model.pt", 10)
 
 
 def test_trains_in_two_stages(data, recorded, tmp_path, caplog):

@@ -13,7 +13,8 @@
 #   AVERAGE (10)      checkpoints to keep and to average
 #   WORKERS (12)      processes that load data
 #
-# Run again, it goes on where it was. Flags given here win over those of the recipe, in both stages.
+# What it prints is also in SAVE_DIR/asr.log and model.log (curves.py draws them). Run again, it goes
+# on where it was. Flags given here win over those of the recipe, in both stages.
 set -euo pipefail
 # shellcheck source=examples/recipe.sh
 source "$(dirname "$0")/../../recipe.sh"
@@ -36,17 +37,24 @@ model=(
     --decoder-attention-heads 4 --share-decoder-input-output-embed
     --dropout 0.1 --conformer-feedforward-dropout 0.1 --conformer-attention-dropout 0.1
     --conformer-conv-dropout 0.1 --max-tokens 300000 --bf16 --num-workers "$WORKERS"
-    --validate-interval-updates 500 --log-interval 100 --seed 1
+    --validate-interval-updates 500 --log-format json --log-interval 100 --seed 1
 )
+
+# logged NAME ...: a stage of recipe.sh that adds what it prints to SAVE_DIR/NAME.log. Not fairseq's
+# --log-file: it opens the file once more in every epoch, and repeats each line as many times.
+logged() {
+    mkdir -p "$SAVE_DIR"
+    stage "$@" | tee -a -i "$SAVE_DIR/$1.log"
+}
 
 # Recognition of everything, translated or not, with more weight on CTC, which teaches the encoder to
 # listen before the decoder has learnt to guess.
-stage asr "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 1 \
+logged asr "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 1 \
     --ctc-weight 3 --primary-loss-weight 2 --auxiliary-loss-weight 1 \
     --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 400 \
     --max-update "$ASR_UPDATES" --save-interval-updates 200 "$@"
 # Both, with a learning rate that goes to nothing.
-stage model "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 0.5 \
+logged model "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 0.5 \
     --finetune-from-model "$SAVE_DIR/asr.pt" \
     --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 200 --end-learning-rate 1e-5 \
     --total-num-update "$ST_UPDATES" \
