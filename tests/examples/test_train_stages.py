@@ -73,6 +73,25 @@ def test_command_lines(recorded, tmp_path):
     assert parsed_average(*average_second) == ([f"{out}/model"], f"{out}/model.pt", 10)
 
 
+def test_spliced_speech_is_trained_on_where_it_is(recorded, tmp_path):
+    real = [f"train_real_{task}" for task in WAYS + ASR]
+    made = [f"train_{part}_{way}" for part in ("telephone", "general") for way in WAYS]
+    spliced = [f"train_spliced_{task}" for task in ASR]
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    out.mkdir()
+    for name in [*real, *made, *spliced, *(f"dev_{task}" for task in ASR + WAYS)]:
+        (data / f"{name}.tsv").touch()
+    # Of a first model that is there the second stage goes on.
+    (out / "asr.pt").touch()
+    result = run(SCRIPT, data, out, path=recorded.path)
+    assert result.returncode == 0, result.stderr
+    line, _ = recorded.lines()
+    args = parsed_training(*line)
+    expect(args, {"save_dir": f"{out}/model", "finetune_from_model": f"{out}/asr.pt"})
+    assert args.train_subset.split(",") == real + made + spliced
+
+
 def test_trains_in_two_stages(data, recorded, tmp_path, caplog):
     variables = {"ASR_UPDATES": "2", "ST_UPDATES": "2", "AVERAGE": "2", **TINY_DATA}
     at = TINY.index("--max-update")

@@ -1,10 +1,11 @@
-"""Builds the training corpus of the shipped model: real, telephone and general speech.
+"""Builds the training corpus of the shipped model: real, spliced, telephone and general speech.
 
     python -m examples.prompts.train.build SPEECH CORPUS [--parts PART ...] [--workers N]
 
 SPEECH holds ``manifest.tsv`` (columns ``id``, ``audio``, ``corpus``, ``speaker``, ``split``,
 ``src_lang``, ``src_text``, ``tgt_lang``, ``tgt_text``) with its audio, and sentence pairs
-``*_en_it.tsv``. CORPUS gets audio files and manifests for ``fbk-xattn prepare``.
+``*_en_it.tsv``, for spliced speech ``parts.tsv`` too (``alignment.py`` makes it with a model that
+is trained on the rest). CORPUS gets audio files and manifests for ``fbk-xattn prepare``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import random
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from examples.prompts.train.augmentation import FULL_SCALE, augmented
-from examples.prompts.train.recordings import read_speech, read_speech_manifest
+from examples.prompts.train.recordings import Join, Read, read_speech_manifest
+from examples.prompts.train.splicing import RecordedPart, Splice, read_parts, sentences_of
 from examples.prompts.train.synthesis import VOICES, Spoken, speak
 from examples.prompts.train.telephone import Pair
-from examples.prompts.train.texts import read_held_out, texts_of
+from examples.prompts.train.texts import HeldOut, read_held_out, texts_of
 from fbk_xattn.data.features import SAMPLE_RATE, n_frames
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
 from fbk_xattn.data.prompts_texts import Language, clean_text
@@ -39,7 +41,7 @@ from fbk_xattn.errors import InputError
 
 logger = logging.getLogger("build")
 
-PARTS = ("real", "telephone", "general")
+PARTS = ("real", "telephone", "general", "spliced")
 LANGUAGES: tuple[Language, Language] = ("en", "it")
 MAX_SECONDS = 20.0
 MIN_SECONDS = 0.3
@@ -48,8 +50,11 @@ COPIES = {"en_allison": 12, "it_carlo": 15, "it_menardi": 15, "bass": 3, "kathle
 OTHER_COPIES = 3  # of other speakers' recordings
 JOINED = {"en_allison": 1500, "it_carlo": 2000, "it_menardi": 2000}
 PAUSES = (0.05, 0.5)  # seconds between joined recordings
+SPLICED = {"en_allison": 8000, "it_carlo": 8000, "it_menardi": 8000, "bass": 4000, "kathleen": 4000}
 STRETCH, PITCH = (0.8, 1.2), (0.8, 1.25)
 CHUNK = 64  # sentences that one call of an engine speaks
+# Spliced sentences of a job, which reads a recording once for all of them and keeps the parts.
+SPLICED_CHUNK = 1000
 
 Samples = NDArray[np.float32]
 Made = list[tuple[str, int]]  # name below CORPUS/audio, frames (0: left out)
@@ -77,36 +82,9 @@ class Job:
         changed: Whether copies are changed at random.
     """
 
-    make: Callable[[], list[Samples]]
+    make: Callable[[], Iterable[Samples]]
     names: list[str]
     changed: bool = True
-
-
-@dataclass(frozen=True)
-class Read:
-    """Copies of one recording."""
-
-    file: Path
-    copies: int
-
-    def __call__(self) -> list[Samples]:
-        """Read it once."""
-        return [read_speech(self.file)] * self.copies
-
-
-@dataclass(frozen=True)
-class Join:
-    """Recordings of one speaker after each other, with pauses."""
-
-    files: tuple[Path, ...]
-    pauses: tuple[float, ...]
-
-    def __call__(self) -> list[Samples]:
-        """Read and join them."""
-        parts = [read_speech(self.files[0])]
-        for file, pause in zip(self.files[1:], self.pauses, strict=True):
-            parts += [np.zeros(round(pause * SAMPLE_RATE), np.float32), read_speech(file)]
-        return [np.concatenate(parts)]
 
 
 @dataclass(frozen=True)
@@ -211,9 +189,7 @@ class Corpus:
         jobs = [(job, folder, self.seed) for job in self._jobs]
         random.Random(self.seed).shuffle(jobs)
         with multiprocessing.get_context("fork").Pool(self.workers) as pool:
-            for made in tqdm(
-                pool.imap_unordered(run_job, jobs, chunksize=4), total=len(jobs), mininterval=5
-            ):
+            for made in tqdm(pool.imap_unordered(run_job, jobs), total=len(jobs), mininterval=5):
                 frames.update(made)
         for name, rows in sorted(self._rows.items()):
             kept = [
@@ -301,6 +277,36 @@ def _add_joined(corpus: Corpus, speaker: str, own: Sequence[Recording], times: i
         corpus.add_row("train_real", name, name, chosen[0].lang, texts, speaker)
 
 
+def spliced_speech(
+    corpus: Corpus, speech: Path, rows: Sequence[dict[str, str]], copies: float, held_out: HeldOut
+) -> None:
+    """Add sentences spliced of parts of one speaker's training recordings.
+
+    Nothing but the sound says which words follow each other.
+    """
+    recorded: dict[tuple[str, Language], list[RecordedPart]] = defaultdict(list)
+    for part in read_parts(speech, rows):
+        lang: Language = "en" if part.row["src_lang"] == "en" else "it"
+        recorded[part.row["speaker"], lang].append(part)
+    n_close = 0
+    for (speaker, lang), own in sorted(recorded.items()):
+        generator = random.Random(f"{corpus.seed} {speaker} spliced")
+        times = round(copies * SPLICED.get(speaker, 0))
+        made = []
+        for number, chosen in enumerate(sentences_of(own, times, generator)):
+            text = " ".join(part.text for part in chosen)
+            if held_out.close_to(text, lang):
+                n_close += 1
+                continue
+            name = f"spliced/{speaker}-{lang}/{number}.wav"
+            made.append((name, tuple((speech / p.row["audio"], p.start, p.end) for p in chosen)))
+            corpus.add_row("train_spliced", name, name, lang, (text, ""), speaker)
+        for start in range(0, len(made), SPLICED_CHUNK):
+            names, sentences = zip(*made[start : start + SPLICED_CHUNK], strict=True)
+            corpus.add(Job(Splice(sentences), list(names)))
+    logger.info("spliced: %d sentences left out, close to held-out ones", n_close)
+
+
 def synthetic_speech(corpus: Corpus, part: str, pairs: Sequence[Pair]) -> None:
     """Add sentence pairs, spoken in both languages by voices drawn at random."""
     generator = random.Random(f"{corpus.seed} {part}")
@@ -339,7 +345,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("speech", type=Path, metavar="SPEECH", help="corpora, see above")
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder to write")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS[:-1], help="default: all but spliced"
+    )
     parser.add_argument(
         "--copies", type=at_least(float, 0), default=1.0, metavar="X", help="times as many copies"
     )
@@ -360,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        rows = read_speech_manifest(args.speech, audio="real" in args.parts)
+        rows = read_speech_manifest(args.speech, audio=bool({"real", "spliced"} & {*args.parts}))
         held_out = read_held_out(rows)
         try:
             args.corpus.mkdir(parents=True, exist_ok=True)
@@ -370,6 +378,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for part in dict.fromkeys(args.parts):
             if part == "real":
                 real_speech(corpus, args.speech, rows, args.copies)
+                continue
+            if part == "spliced":
+                spliced_speech(corpus, args.speech, rows, args.copies, held_out)
                 continue
             pairs = texts_of(part, args.speech, held_out, args.telephone, args.max_words, args.seed)
             if part == "general" and args.general is not None:

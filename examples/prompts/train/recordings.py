@@ -1,4 +1,4 @@
-"""Recordings that a training corpus is built from: their manifest, their audio."""
+"""Recordings that a training corpus is built from: their manifest, their audio, joined or not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,30 @@ def read_speech(file: Path) -> NDArray[np.float32]:
             return read_audio(decoded)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Read:
+    """Copies of one recording."""
+
+    file: Path
+    copies: int
+
+    def __call__(self) -> list[NDArray[np.float32]]:
+        """Read it once."""
+        return [read_speech(self.file)] * self.copies
+
+
+@dataclass(frozen=True)
+class Join:
+    """Recordings of one speaker after each other, with pauses."""
+
+    files: tuple[Path, ...]
+    pauses: tuple[float, ...]
+
+    def __call__(self) -> list[NDArray[np.float32]]:
+        """Read and join them."""
+        parts = [read_speech(self.files[0])]
+        for file, pause in zip(self.files[1:], self.pauses, strict=True):
+            parts += [np.zeros(round(pause * SAMPLE_RATE), np.float32), read_speech(file)]
+        return [np.concatenate(parts)]

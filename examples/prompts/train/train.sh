@@ -6,7 +6,7 @@
 #
 # Environment variables (and their defaults):
 #   TRAIN             manifests in DATA: names without .tsv, comma-separated (default: those of
-#                     build.py, real, telephone and general speech)
+#                     build.py, real, telephone and general speech, and spliced if it is there)
 #   VALID             the same for validation (default: the prompts of dev in all four tasks)
 #   ASR_UPDATES, ST_UPDATES (4000, 8000)  updates of the stages
 #   GPUS (1)          GPUs
@@ -20,6 +20,9 @@ set -euo pipefail
 source "$(dirname "$0")/../../recipe.sh"
 all=train_real_st_en_it,train_real_st_it_en,train_real_asr_en,train_real_asr_it
 for part in telephone general; do all+=",train_${part}_st_en_it,train_${part}_st_it_en"; done
+for task in asr_en asr_it; do
+    [ ! -f "${1:-}/train_spliced_$task.tsv" ] || all+=",train_spliced_$task"
+done
 TRAIN="${TRAIN:-$all}" VALID="${VALID:-dev_asr_en,dev_asr_it,dev_st_en_it,dev_st_it_en}"
 ASR_UPDATES="${ASR_UPDATES:-4000}" ST_UPDATES="${ST_UPDATES:-8000}"
 GPUS="${GPUS:-1}" AVERAGE="${AVERAGE:-10}" WORKERS="${WORKERS:-12}"

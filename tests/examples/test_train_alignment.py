@@ -1,0 +1,454 @@
+"""Words found in recordings: CTC paths, cuts at quiet places, and what a model makes of them."""
+
+import itertools
+import logging
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from checkpoint_files import refused, save_checkpoint
+from conftest import chirps
+from fairseq.data.audio.feature_transforms.utterance_cmvn import UtteranceCMVN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_train_build import HELD_OUT, TEXTS, recording, write_rows
+
+from examples.prompts.train import alignment
+from examples.prompts.train.alignment import (
+    MARGIN,
+    PER_LETTER,
+    STEP,
+    Aligner,
+    Part,
+    align,
+    ctc_path,
+    main,
+    parts,
+)
+from examples.prompts.train.recordings import read_speech_manifest
+from examples.prompts.train.splicing import read_parts
+from fbk_xattn.data.features import SAMPLE_RATE, fbank
+from fbk_xattn.data.vocabulary import train_vocabulary
+from fbk_xattn.models.conformer_encoder import ConformerEncoder
+
+# --- Paths
+
+
+def collapsed(path, blank):
+    """Return the tokens of a path by CTC's definition."""
+    return [label for label, _ in itertools.groupby(path) if label != blank]
+
+
+def best_paths(scores, tokens, blank):
+    """Return the probability of the best alignment, and all alignments that have it."""
+    n_steps, n_labels = scores.shape
+    found = {
+        path: sum(scores[step, label] for step, label in enumerate(path))
+        for path in itertools.product(range(n_labels), repeat=n_steps)
+        if collapsed(path, blank) == list(tokens)
+    }
+    best = max(found.values(), default=None)
+    return best, [path for path, score in found.items() if best - score < 1e-9]
+
+
+def spans_of(path, blank):
+    """Return first and last step of each token of a path."""
+    spans, step = [], 0
+    for label, steps in itertools.groupby(path):
+        n = len(list(steps))
+        if label != blank:
+            spans.append([step, step + n - 1])
+        step += n
+    return spans
+
+
+def log_probabilities(seed, n_steps, n_labels):
+    logits = torch.randn(n_steps, n_labels, generator=torch.Generator().manual_seed(seed))
+    return (3 * logits).log_softmax(-1).numpy()
+
+
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 6),
+    st.lists(st.integers(0, 2), min_size=1, max_size=4),
+    st.sampled_from([0, 3]),
+)
+@settings(deadline=None, max_examples=80)
+def test_the_path_is_the_best_of_all(seed, n_steps, tokens, blank):
+    if blank == 0:
+        tokens = [token + 1 for token in tokens]
+    scores = log_probabilities(seed, n_steps, 4)
+    best, paths = best_paths(scores, tokens, blank)
+    if not paths:
+        with pytest.raises(ValueError, match=f"{len(tokens)} tokens, .* {n_steps} steps"):
+            ctc_path(scores, tokens, blank)
+        return
+    assert np.isfinite(best)
+    spans = ctc_path(scores, tokens, blank)
+    assert spans.shape == (len(tokens), 2)
+    assert spans.tolist() in [spans_of(path, blank) for path in paths]
+
+
+def scores_of(path, n_labels=4):
+    """Return scores that are for one path."""
+    scores = np.full((len(path), n_labels), -9.0, np.float32)
+    scores[range(len(path)), path] = -0.1
+    return scores
+
+
+def test_between_repeated_tokens_is_a_blank():
+    # Nothing but ones is likely; still a blank has to be between them, where it costs least.
+    scores = scores_of([1, 1, 1, 1, 1])
+    scores[3, 0] = -5.0
+    assert ctc_path(scores, [1, 1], 0).tolist() == [[0, 2], [4, 4]]
+    assert ctc_path(scores, [1, 1, 1], 0).tolist() == [[0, 0], [2, 2], [4, 4]]
+    # Between others none has to be.
+    assert ctc_path(scores_of([1, 1, 2]), [1, 2], 0).tolist() == [[0, 1], [2, 2]]
+
+
+def test_blanks_around_are_no_tokens():
+    path = [3, 3, 0, 0, 3, 1, 3, 3]
+    assert ctc_path(scores_of(path), [0, 1], 3).tolist() == [[2, 3], [5, 5]]
+
+
+@pytest.mark.parametrize("tokens", [[1, 2, 1], [1, 1], [2, 1, 1, 2]])
+def test_too_many_tokens(tokens):
+    with pytest.raises(ValueError, match=rf"{len(tokens)} tokens, expected some that fit 2 steps"):
+        ctc_path(scores_of([1, 1]), tokens, 0)
+
+
+# --- Parts
+
+
+def tones(*lengths, seed=1):
+    """Return tones and, where a length is negative, near silence; lengths in seconds."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for seconds in lengths:
+        n = round(abs(seconds) * SAMPLE_RATE)
+        noise = 3 * rng.standard_normal(n)
+        tone = 4000 * np.sin(2 * np.pi * 300 * np.arange(n) / SAMPLE_RATE)
+        samples.append(noise + (tone if seconds > 0 else 0))
+    return np.concatenate(samples).astype(np.float32)
+
+
+def spans(*seconds):
+    """Return steps of tokens heard at these times."""
+    return np.array([[round(time / STEP)] * 2 for time in seconds])
+
+
+def test_cuts_are_at_quiet_places_between_words():
+    # 0.4 to 0.8, silence to 1.0, 1.0 to 1.5, silence to 1.6, 1.6 to 2.2, silence.
+    samples = tones(-0.4, 0.4, -0.2, 0.5, -0.1, 0.6, -0.5)
+    words = [("press", 0), ("hundred", 1), ("please", 2)]
+    found = parts(samples, spans(0.6, 1.24, 1.8), words)
+    assert [part.text for part in found] == ["press", "hundred", "please"]
+    # What is silent before and after is left out, but for a margin.
+    assert found[0].start == pytest.approx(0.4 - MARGIN)
+    assert found[-1].end == pytest.approx(2.2 + MARGIN)
+    first, second = found[0].end, found[1].end
+    assert 0.8 <= first == found[1].start < 1.0
+    assert 1.5 <= second == found[2].start < 1.6
+    # At the quietest place of all.
+    samples[round(0.9 * SAMPLE_RATE) : round(0.91 * SAMPLE_RATE)] = 0
+    assert parts(samples, spans(0.6, 1.24, 1.8), words)[0].end == pytest.approx(0.9)
+
+
+def test_words_without_a_quiet_place_between_stay_together():
+    samples = tones(-0.3, 0.8, -0.2, 0.6)
+    found = parts(samples, spans(0.4, 0.8, 1.5), [("hold", 0), ("the", 1), ("number", 2)])
+    assert [part.text for part in found] == ["hold the", "number"]
+    assert 1.1 <= found[0].end < 1.3
+
+
+def test_words_of_several_tokens_are_cut_between_the_last_and_the_first():
+    # A gap within "grazie" is no place to cut.
+    samples = tones(0.3, -0.1, 0.3, -0.2, 0.5)
+    found = parts(samples, spans(0.12, 0.56, 1.12), [("grazie", 0), ("mille", 2)])
+    assert [part.text for part in found] == ["grazie", "mille"]
+    assert 0.7 <= found[0].end < 0.9
+
+
+def test_parts_of_an_implausible_duration_are_left_out():
+    samples = tones(0.5, -0.2, 0.5, -0.2, 0.5)
+    times = spans(0.2, 0.92, 1.64)
+    for text in ("forty", "one hundred", "one"):
+        found = parts(samples, times, [("three", 0), (text, 1), ("seven", 2)])
+        middle = [text] if len(text) > 3 else []
+        assert [part.text for part in found] == ["three", *middle, "seven"]
+    # One of 5 letters and 0.1 s.
+    assert parts(tones(0.1), spans(0.04), [("three", 0)]) == []
+
+
+def test_words_without_time_are_joined_with_those_beside_them():
+    # "hundred" is put into the silence after "three", but said with it or with "seven".
+    samples = tones(0.4, -0.2, 0.6, -0.2, 0.5, -0.2, 0.4)
+    samples[round(0.45 * SAMPLE_RATE) : round(0.46 * SAMPLE_RATE)] = 0
+    samples[round(0.5 * SAMPLE_RATE) : round(0.51 * SAMPLE_RATE)] = 0
+    words = [("three", 0), ("hundred", 1), ("seven", 2), ("eight", 3), ("four", 4)]
+    found = parts(samples, spans(0.2, 0.48, 1.0, 1.64, 2.28), words)
+    assert [part.text for part in found] == ["three hundred seven", "eight", "four"]
+    assert found[0].start == 0
+    assert 1.2 <= found[0].end < 1.4
+    # No such thing: as many words as places to cut.
+    words[1] = ("and", 1)
+    found = parts(samples, spans(0.2, 0.8, 1.0, 1.64, 2.28), words)
+    assert found[0].text == "three"
+
+
+def test_first_words_are_not_looked_for_in_the_silence_before():
+    samples = tones(-0.5, 0.9, -0.2, 0.5)
+    found = parts(samples, spans(0.08, 0.6, 1.8), [("if", 0), ("this is", 1), ("please", 2)])
+    assert [part.text for part in found] == ["if this is", "please"]
+    assert found[0].start == pytest.approx(0.5 - MARGIN)
+    # However quiet it is: the gap after the first word is where to cut.
+    samples = tones(-0.5, 0.4, -0.1, 0.7)
+    samples[: round(0.4 * SAMPLE_RATE)] = 0
+    found = parts(samples, spans(0.08, 1.4), [("press", 0), ("please", 1)])
+    assert [part.text for part in found] == ["press", "please"]
+    assert 0.9 <= found[0].end < 1.0
+
+
+def test_a_cut_is_after_the_last_step_of_a_word():
+    samples = tones(0.3, -0.2, 0.3, -0.1, 0.6)
+    samples[round(0.4 * SAMPLE_RATE) : round(0.41 * SAMPLE_RATE)] = 0
+    steps = np.array([[2, 17], [27, 28]])  # the first until 0.72 s
+    found = parts(samples, steps, [("grazie", 0), ("mille", 1)])
+    assert 0.8 <= found[0].end < 0.9
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(SAMPLE_RATE, np.float32),
+        np.zeros(0, np.float32),
+        np.ones(100, np.float32),
+    ],
+)
+def test_nothing_is_found_where_nothing_is_heard(samples):
+    assert parts(samples, spans(0.04, 0.08), [("one", 0), ("two", 1)]) == []
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(0.02, 0.5)), min_size=1, max_size=8),
+    st.lists(st.integers(0, 80), min_size=1, max_size=6),
+)
+@settings(deadline=None)
+def test_parts_are_in_order_within_the_recording(pieces, steps):
+    samples = tones(*(seconds if loud else -seconds for loud, seconds in pieces))
+    steps = np.sort(steps)
+    words = [(f"word{number}", number) for number in range(len(steps))]
+    found = parts(samples, np.stack([steps, steps], 1), words)
+    before, said = 0.0, []
+    for part in found:
+        assert before <= part.start < part.end <= len(samples) / SAMPLE_RATE + 1e-9
+        assert PER_LETTER[0] <= (part.end - part.start) / len(part.text) <= PER_LETTER[1]
+        before = part.end
+        said += part.text.split()
+    assert said == [text for text, _ in words if text in said]
+
+
+# --- A model
+
+
+ARGUMENTS = Namespace(
+    encoder_embed_dim=16, conv_kernel_sizes="5,5", input_feat_per_channel=80, input_channels=1,
+    conv_channels=16, no_scale_embedding=False, dropout=0.1, encoder_attention_heads=2,
+    feed_forward_expansion_factor=2, conv_expansion_factor=2, conformer_conv_kernel_size=7,
+    conformer_feedforward_dropout=0.1, conformer_attention_dropout=0.1, conformer_conv_dropout=0.1,
+    conformer_half_step_residual=True, no_syncbatchnorm=True, encoder_layers=2, ctc_encoder_layer=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random model's checkpoint in half precision and its vocabulary."""
+    folder = tmp_path_factory.mktemp("model")
+    texts = [text.lower().strip(".") for pair in TEXTS for text in pair if text]
+    n = train_vocabulary(texts, ["en", "it"], 50, folder / "spm.model", folder / "dict.txt")
+    torch.manual_seed(4)
+    weights = ConformerEncoder(ARGUMENTS, n + 1).state_dict()
+    saved = {f"encoder.{name}": weight.half() for name, weight in weights.items()}
+    saved["decoder.weight"] = torch.zeros(3)
+    return save_checkpoint(folder, model=saved, cfg={"model": ARGUMENTS}), folder
+
+
+@pytest.fixture(scope="module")
+def aligner(model):
+    return Aligner(*model)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.03, 0.1, 0.6, 2.0])
+def test_a_random_model_finds_parts_or_none(aligner, monkeypatch, seconds):
+    samples = (2**15 * chirps(np.random.default_rng(1), seconds)).astype(np.float32)
+    text = "wait enter the number"
+    assert aligner.parts(samples, text) == []  # it hears nothing
+    monkeypatch.setattr(alignment, "WORST", -100.0)
+    monkeypatch.setattr(alignment, "PER_LETTER", (0.0, 9.0))
+    found = aligner.parts(samples, text)
+    # The tokens fit into more than half a second.
+    assert [word for part in found for word in part.text.split()] == (
+        text.split() if seconds > 0.5 else []
+    )
+    assert aligner.parts(samples, text) == found
+
+
+def test_a_recording_too_long_for_the_model_has_no_parts(aligner, monkeypatch):
+    monkeypatch.setattr(aligner.encoder, "max_positions", lambda: 98)
+    monkeypatch.setattr(alignment, "fbank", lambda _: pytest.fail("nothing to compute"))
+    assert aligner.parts(np.ones(SAMPLE_RATE + 400, np.float32), "wait") == []
+
+
+def test_the_model_hears_the_features_it_was_trained_on(aligner, monkeypatch):
+    heard = []
+    forward = aligner.encoder.forward
+
+    def encode(*given):
+        heard.append(given)
+        return forward(*given)
+
+    monkeypatch.setattr(aligner.encoder, "forward", encode)
+    samples = (2**15 * chirps(np.random.default_rng(1), 0.7)).astype(np.float32)
+    aligner.parts(samples, "wait")
+    ((features, lengths),) = heard
+    assert lengths is None
+    expected = UtteranceCMVN()(fbank(samples))
+    assert (features.numpy() == expected[None]).all()
+    assert features.dtype == torch.float32
+
+
+def test_parts_are_where_the_tokens_are_heard(aligner, monkeypatch):
+    """A head that hears each token in a step of its own."""
+    text = "please enter number"
+    pieces = aligner.pieces.encode(text, out_type=str)
+    starts = [n for n, piece in enumerate(pieces) if piece.startswith("▁")]
+    samples = tones(*(2 * [0.4, -0.1]), 0.5)
+    centres = dict(zip([*starts, len(pieces)], (0.04, 0.56, 1.04, 1.5), strict=True))
+    scores = torch.full((len(samples) // 640 + 1, 1, aligner.blank + 1), -20.0)
+    scores[..., aligner.blank] = 0.0
+    for first, after in itertools.pairwise(centres):
+        for n in range(first, after):
+            step = round(centres[first] / STEP) + n - first
+            scores[step, 0, aligner.dictionary.index(pieces[n])] = 20.0
+    # Only the head is made up.
+    monkeypatch.setattr(aligner.encoder, "ctc_logits", lambda _: scores)
+    found = aligner.parts(samples, text)
+    assert [part.text for part in found] == ["please", "enter", "number"]
+    assert 0.4 <= found[0].end < 0.5
+    assert 0.9 <= found[1].end < 1.0
+    # Nothing where the tokens are improbable.
+    assert aligner.parts(samples, "number please enter") == []
+
+
+def without(weights, *names):
+    return {name: weight for name, weight in weights.items() if name not in names}
+
+
+def test_another_checkpoint_or_vocabulary_is_one_line(model, tmp_path):
+    checkpoint, vocabulary = model
+    found = torch.load(checkpoint, weights_only=False)
+    weights, cfg = found["model"], found["cfg"]
+    assert "gone.pt: no such checkpoint" in refused(Aligner, tmp_path / "gone.pt", vocabulary)
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(checkpoint.read_bytes()[:999])
+    assert "broken.pt: unreadable checkpoint" in refused(Aligner, broken, vocabulary)
+    head = without(weights, "encoder.ctc_fc.weight", "encoder.ctc_fc.bias")
+    deep, other = (
+        {"model": Namespace(**vars(ARGUMENTS) | changed)}
+        for changed in ({"encoder_layers": 3}, {"ctc_encoder_layer": 9})
+    )
+    no_conformer = "expected a checkpoint of conformer or conformer_joint_ctc ("
+    for changed, message in (
+        ({"model": head, "cfg": cfg}, "has no encoder.ctc_fc, expected a model trained with CTC"),
+        ({"model": weights}, no_conformer),
+        ({"model": weights, "cfg": None}, no_conformer),
+        ({"model": weights, "cfg": {"model": Namespace()}}, no_conformer),
+        ({"model": weights, "cfg": deep}, f"{no_conformer}Error(s) in loading"),
+        ({"model": weights, "cfg": other}, "--ctc-encoder-layer 9, expected 1 to 2"),
+    ):
+        path = save_checkpoint(tmp_path, "other.pt", **changed)
+        assert message in refused(Aligner, path, vocabulary)
+
+
+def test_another_vocabulary_is_one_line(model, tmp_path):
+    checkpoint, vocabulary = model
+    assert "has no spm.model, expected a vocabulary" in refused(Aligner, checkpoint, tmp_path)
+    spm = (vocabulary / "spm.model").read_bytes()
+    (tmp_path / "spm.model").write_bytes(spm)
+    assert "has no dict.txt, expected a vocabulary" in refused(Aligner, checkpoint, tmp_path)
+    for content in (b"a\n", b"\xff 1\n", b"a b\n"):
+        (tmp_path / "dict.txt").write_bytes(content)
+        assert f"{tmp_path}: unreadable (" in refused(Aligner, checkpoint, tmp_path)
+    lines = (vocabulary / "dict.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "dict.txt").write_text("".join(lines[1:]), encoding="utf-8")
+    n = len(lines) + 4
+    assert f"{n - 1} symbols, expected the {n} of {checkpoint}" in refused(
+        Aligner, checkpoint, tmp_path
+    )
+    (tmp_path / "spm.model").write_bytes(spm[:99])
+    assert f"{tmp_path}: unreadable (" in refused(Aligner, checkpoint, tmp_path)
+
+
+# --- The file
+
+
+@pytest.fixture
+def speech(tmp_path):
+    (tmp_path / "audio").mkdir()
+    rng = np.random.default_rng(3)
+    rows = []
+    for lang in ("en", "it"):
+        for number, texts in enumerate([*TEXTS, HELD_OUT["dev"]]):
+            split = "train" if number < len(TEXTS) else "dev"
+            row = recording(str(number), f"voice_{lang}", split, texts, lang, suffix="wav")
+            soundfile.write(tmp_path / row["audio"], chirps(rng, 1.2), SAMPLE_RATE)
+            rows.append(row)
+    rows[1]["src_text"] = "Thank YOU!"
+    write_rows(tmp_path, rows)
+    return tmp_path
+
+
+def test_parts_are_written_for_build(speech, model, monkeypatch, caplog):
+    heard = []
+
+    def found(_, samples, text):
+        heard.append((len(samples), text))
+        return [Part(text, 0.0, 0.5), Part("più", 0.504, 1.0)] if "you" in text else []
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(Aligner, "parts", found)
+    main([str(speech), *map(str, model)])
+    rows = read_speech_manifest(speech, True)
+    # Not those of dev, and with clean texts.
+    assert [text for _, text in heard[:3]] == ["press one please", "thank you",
+                                               "the line is busy at this time"]  # fmt: skip
+    assert len(heard) == 2 * len(TEXTS)
+    assert {n for n, _ in heard} == {19_200}
+    assert (speech / "parts.tsv").read_text(encoding="utf-8") == (
+        "id\tstart\tend\ttext\nvoice_en/1\t0.00\t0.50\tthank you\nvoice_en/1\t0.50\t1.00\tpiù\n"
+    )
+    assert [part.text for part in read_parts(speech, rows)] == ["thank you", "più"]
+    assert "2 parts of 1 of 10 recordings" in caplog.text
+
+
+def test_a_random_model_writes_what_build_reads(speech, model, monkeypatch):
+    monkeypatch.setattr(alignment, "WORST", -100.0)
+    monkeypatch.setattr(alignment, "PER_LETTER", (0.0, 9.0))
+    align(speech, *model)
+    assert len(read_parts(speech, read_speech_manifest(speech, True))) >= 3
+
+
+def test_a_letter_that_the_vocabulary_lacks_is_named(speech, model, capsys):
+    rows = read_speech_manifest(speech, True)
+    rows[2]["src_text"] = "the jukebox"
+    write_rows(speech, rows)
+    with pytest.raises(SystemExit) as caught:
+        main([str(speech), *map(str, model)])
+    message = str(caught.value)
+    assert message.startswith(f"error: {speech}/manifest.tsv, id voice_en/2: 'j' of 'the jukebox'")
+    assert message.endswith("is not in the vocabulary, expected its model's")
+    assert "\n" not in message
+    assert not (speech / "parts.tsv").exists()
+    capsys.readouterr()
