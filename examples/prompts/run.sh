@@ -3,35 +3,45 @@
 # English and Italian, trains a small model on the CPU, decodes and explains eight test utterances,
 # correlates cross-attention with saliency, draws pictures, and writes an interactive report.
 #
-#   bash examples/prompts/run.sh [--audio-dir DIR] [--work-dir DIR] [--num-masks N] [--minutes M]
+#   bash examples/prompts/run.sh [--audio-dir DIR] [--work-dir DIR] [--num-masks N]
+#                                [--minutes M | --model DIR]
 #     --audio-dir DIR  folder with the four Debian packages unpacked, instead of fetching them
 #     --work-dir DIR   where to put everything it makes (default: examples/prompts/work)
 #     --num-masks N    occlusion masks for each utterance and target (default: 400)
 #     --minutes M      at most so long for training (default: 9)
+#     --model DIR      a folder of examples/prompts/train/ship.py, instead of training a model
 #
-# A second run skips what is done.
+# A second run skips what is done. Data, model and results are in the folder trained of DIR, with
+# --model in the folder shipped.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 ROOT="$PWD"
 WORK="$ROOT/examples/prompts/work"
 PACKAGES=(asterisk-core-sounds-{en,it}-g722 asterisk-core-sounds-{en,it})
-audio_dir="" num_masks=400 minutes=9
+audio_dir="" num_masks=400 way=trained minutes="" model=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --audio-dir) audio_dir="${2:?--audio-dir expects a folder}"; shift 2 ;;
         --work-dir) WORK="${2:?--work-dir expects a folder}"; shift 2 ;;
         --num-masks) num_masks="${2:?--num-masks expects a number}"; shift 2 ;;
+        --model) model="${2:?--model expects a folder}" way=shipped; shift 2 ;;
         --minutes) minutes="${2:?--minutes expects a number}"; shift 2 ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "error: unknown argument $1; --help lists what is expected" >&2; exit 2 ;;
     esac
 done
+if [ -n "$minutes" ] && [ "$way" = shipped ]; then
+    echo "error: --minutes $minutes: expected without --model only, which is trained already" >&2
+    exit 2
+fi
+minutes="${minutes:-9}"
 if [ -n "$audio_dir" ]; then
     [ -d "$audio_dir" ] || { echo "error: --audio-dir $audio_dir: no such folder" >&2; exit 2; }
     audio_dir="$(cd "$audio_dir" && pwd)"
 fi
-mkdir -p "$WORK"
+mkdir -p "$WORK/$way"
 WORK="$(cd "$WORK" && pwd)"
+RUN="$WORK/$way"
 
 step() { printf '\n== %s  [%s]\n' "$1" "$(date +%H:%M:%S)"; }
 
@@ -41,7 +51,7 @@ shown() {
     shift 2
     "$@" > "$log" 2>&1 &
     local job=$!
-    tail --pid="$job" -n +1 -f "$log" 2>/dev/null | grep --line-buffered -oE "$pattern" || true
+    tail --pid="$job" -s 0.2 -n +1 -f "$log" 2>/dev/null | grep --line-buffered -oE "$pattern" || true
     wait "$job" || code=$?
     if [ "$code" != 0 ]; then
         tail -n 5 "$log" >&2
@@ -49,6 +59,27 @@ shown() {
         exit "$code"
     fi
 }
+
+if [ "$way" = shipped ]; then
+    step "model: joining its parts"
+    parts=("$model"/model.pt.*)
+    sum="$(cat "${parts[@]}" 2>/dev/null | sha256sum)" || true
+    if [ "${sum%% *}  model.pt" != "$(cat "$model/SHA256SUMS" 2>/dev/null)" ]; then
+        echo "error: ${parts[*]}: expected parts that join to the model of SHA256SUMS; one is" \
+             "missing or differs" >&2
+        exit 1
+    fi
+    if [ ! -f "$RUN/model.pt" ]; then
+        cat "${parts[@]}" > "$RUN/model.pt.partial"
+        mv "$RUN/model.pt.partial" "$RUN/model.pt"
+    elif [ "$(sha256sum < "$RUN/model.pt")" != "$sum" ]; then
+        echo "error: $RUN: is of another model; remove it, or give another --work-dir" >&2
+        exit 1
+    fi
+    vocabulary=(--vocabulary "$model")
+else
+    vocabulary=(--vocabulary-size 200)
+fi
 
 step "speech: Debian's telephone prompts in English and Italian"
 if [ -z "$audio_dir" ]; then
@@ -72,6 +103,7 @@ if [ -z "$audio_dir" ]; then
 fi
 
 step "environment"
+# shellcheck source=scripts/venv.sh
 source scripts/venv.sh prompts
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 
@@ -80,10 +112,10 @@ step "corpus: texts cleaned, audio decoded, split by sentence"
     fbk-xattn prompts --audio-dir "$audio_dir" --output "$WORK/corpus"
 
 step "features and vocabulary"
-[ -f "$WORK/data/config.yaml" ] ||
-    fbk-xattn prepare "$WORK/corpus" "$WORK/data" --vocabulary-size 200
+[ -f "$RUN/data/config.yaml" ] ||
+    fbk-xattn prepare "$WORK/corpus" "$RUN/data" "${vocabulary[@]}"
 awk -F'\t' 'NR == FNR { wanted[$1]; next } (FNR == 1 && !header++) || $1 in wanted' \
-    examples/prompts/explained.txt "$WORK"/data/test_*.tsv > "$WORK/data/explained.tsv"
+    examples/prompts/explained.txt "$RUN"/data/test_*.tsv > "$RUN/data/explained.tsv"
 
 # One stage of training: folder, minutes since the first stage began, manifests, further flags.
 # (fairseq counts the training time of the model that it goes on from.)
@@ -92,7 +124,7 @@ train() {
     shift 3
     # The paper's objective with more weight on CTC, which teaches so small a model to listen.
     shown "$folder.log" 'epoch [0-9]+:.* nll_loss=[0-9.]+' \
-        fairseq-train "$WORK/data" --user-dir "$ROOT/fbk_xattn" \
+        fairseq-train "$RUN/data" --user-dir "$ROOT/fbk_xattn" \
         --task speech_to_text_ctc --train-subset "$subsets" --disable-validation \
         --arch conformer_joint_ctc --encoder-layers 4 --decoder-layers 2 --ctc-encoder-layer 3 \
         --encoder-embed-dim 128 --feed-forward-expansion-factor 2 --decoder-ffn-embed-dim 512 \
@@ -111,41 +143,41 @@ train() {
         --keep-interval-updates 2 --log-format simple --log-interval 20 "$@"
     fbk-xattn average-checkpoints --inputs "$folder"/checkpoint*.pt --output "$folder.pt"
 }
-if [ ! -f "$WORK/asr.pt" ]; then
+if [ "$way" = trained ] && [ ! -f "$RUN/asr.pt" ]; then
     step "training, stage 1: recognition (at most two thirds of $minutes minutes)"
-    train "$WORK/asr" "$minutes * 0.66" train_asr_en,train_asr_it \
+    train "$RUN/asr" "$minutes * 0.66" train_asr_en,train_asr_it \
         --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 --warmup-init-lr 1e-5
 fi
-if [ ! -f "$WORK/model.pt" ]; then
+if [ "$way" = trained ] && [ ! -f "$RUN/model.pt" ]; then
     step "training, stage 2: recognition and translation (the other third)"
-    train "$WORK/model" "$minutes" train_asr_en,train_asr_it,train_st_en_it,train_st_it_en \
-        --lr 1e-3 --lr-scheduler fixed --finetune-from-model "$WORK/asr.pt"
+    train "$RUN/model" "$minutes" train_asr_en,train_asr_it,train_st_en_it,train_st_it_en \
+        --lr 1e-3 --lr-scheduler fixed --finetune-from-model "$RUN/asr.pt"
 fi
 
 step "hypotheses and explanations ($num_masks masks for each utterance and target)"
-shown "$WORK/generate.log" 'fbk_xattn\.tasks\..*|^[TD]-.*|^Generate .*' \
-    fairseq-generate "$WORK/data" --user-dir "$ROOT/fbk_xattn" \
-    --task speech_to_text_ctc --gen-subset explained --path "$WORK/model.pt" \
+shown "$RUN/generate.log" "(input of|encoder of|stored) '.*|^[TD]-.*|^Generate .*" \
+    fairseq-generate "$RUN/data" --user-dir "$ROOT/fbk_xattn" \
+    --task speech_to_text_ctc --gen-subset explained --path "$RUN/model.pt" \
     --max-source-positions 3000 --max-tokens 40000 \
     --beam 5 --no-repeat-ngram-size 5 --prefix-size 1 --scoring sacrebleu --cpu \
-    --attribution-dir "$WORK/attributions" --save-cross-attention \
+    --attribution-dir "$RUN/attributions" --save-cross-attention \
     --explain input encoder --num-masks "$num_masks"
 
 step "correlation of cross-attention with saliency (Table 1 of the paper)"
-fbk-xattn correlate "$WORK/attributions"
+fbk-xattn correlate "$RUN/attributions"
 step "pictures and the interactive report"
-plot() { fbk-xattn plot "$WORK/attributions" "$@"; }
-mkdir -p "$WORK/plots"
-plot --all --output "$WORK/plots"
+plot() { fbk-xattn plot "$RUN/attributions" "$@"; }
+mkdir -p "$RUN/plots"
+plot --all --output "$RUN/plots"
 # Recognition beside translation of the same speech, word by word.
 for pair in "asr-en st-en-it" "asr-it st-it-en"; do
     read -r asr st <<< "$pair"
     plot --id "$asr/agent-pass" "$st/agent-pass" --together --words mean \
-        --output "$WORK/plots/pair-$asr.png"
+        --output "$RUN/plots/pair-$asr.png"
 done
-plot --figure saliency --id asr-en/agent-pass --words mean --output "$WORK/plots/saliency.png"
-plot --figure layers --output "$WORK/plots/layers.png"
-plot --figure tokens --output "$WORK/plots/tokens.png"
-fbk-xattn report "$WORK/attributions" --output "$WORK/report.html" \
+plot --figure saliency --id asr-en/agent-pass --words mean --output "$RUN/plots/saliency.png"
+plot --figure layers --output "$RUN/plots/layers.png"
+plot --figure tokens --output "$RUN/plots/tokens.png"
+fbk-xattn report "$RUN/attributions" --output "$RUN/report.html" \
     --audio --manifest "$WORK"/corpus/test_*.tsv
-printf '\nDone: everything is in %s; open report.html there in a browser\n' "$WORK"
+printf '\nDone: everything is in %s; open report.html there in a browser\n' "$RUN"
