@@ -7,7 +7,7 @@ import pytest
 import torch
 from checkpoint_files import refused, save_checkpoint
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
-from fairseq_runs import run_generate
+from fairseq_runs import run_generate, run_train
 
 from examples.prompts.train import ship
 from fbk_xattn.checkpoints import load_checkpoint
@@ -59,7 +59,7 @@ def test_weights_in_half_precision_and_nothing_of_the_training(model, checkpoint
     full, shipped = load_checkpoint(checkpoint), load_checkpoint(joined(model))
     assert full["last_optimizer_state"]
     assert not shipped["last_optimizer_state"]
-    assert not shipped["extra_state"]
+    assert shipped["extra_state"] == {"train_iterator": {"epoch": 1}}
     assert "best_loss" not in str(shipped["optimizer_history"])
     assert shipped["model"].keys() == full["model"].keys()
     for name, weight in full["model"].items():
@@ -176,3 +176,9 @@ def test_command_line(vocabulary, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'out'}: 0.0")
     with pytest.raises(SystemExit, match=r"^error: .*none\.pt: no such checkpoint"):
         ship.main([str(tmp_path / "none.pt"), str(vocabulary), str(tmp_path / "out")])
+
+
+def test_can_be_trained_further(model, data, tmp_path):
+    run_train(data, tmp_path, "--finetune-from-model", str(joined(model)), "--max-update", "1")
+    trained = load_checkpoint(tmp_path / "checkpoint_last.pt")
+    assert trained["optimizer_history"][-1]["num_updates"] == 1

@@ -63,7 +63,8 @@ def shipped(checkpoint: dict[str, Any]) -> dict[str, Any]:
             }
         ],
         "task_state": {},
-        "extra_state": {},
+        # For --finetune-from-model, which counts from there.
+        "extra_state": {"train_iterator": {"epoch": 1}},
         "last_optimizer_state": None,
     }
 
