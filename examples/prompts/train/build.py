@@ -1,4 +1,4 @@
-"""Builds the training corpus of the shipped model: real, spliced, telephone and general speech.
+"""Builds the training corpus of the larger model: real, spliced, telephone and general speech.
 
     python -m examples.prompts.train.build SPEECH CORPUS [--parts PART ...] [--workers N]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the model of examples/prompts/model in two stages, recognition, then recognition and
+# Trains a larger model of the prompts in two stages, recognition, then recognition and
 # translation, and averages the last checkpoints of each: SAVE_DIR/asr.pt and SAVE_DIR/model.pt.
 #
 #   bash examples/prompts/train/train.sh DATA SAVE_DIR [FLAGS OF FAIRSEQ-TRAIN]
