@@ -119,11 +119,12 @@ def test_what_is_done_is_skipped_unless_it_is_asked_for_otherwise(study):
     again = run(study, "main")
     assert (again.returncode, again.stdout) == (0, "main: done\n")
     assert len(called(study)) == 1
-    assert run(study, "--fewer", "100", "main").returncode == 0
+    assert run(study, "--fewer", "100", "--sweep-masks", "5000", "main", "p3").returncode == 0
+    assert "--num-masks 50 " in called(study)[2]
     assert "--num-masks 200 " in called(study)[1]
     (study / "model.pt").write_text("another")
     assert run(study, "--fewer", "100", "main").returncode == 0
-    assert len(called(study)) == 3
+    assert len(called(study)) == 4
 
 
 def test_what_is_missing_before_is_named(study):

@@ -107,6 +107,7 @@ def test_deletion_has_every_map_and_probability(text):
     probabilities = section(text, "Occlusion probability, dev split (Table 6)")
     for p in (0.1, 0.3, 0.5, 0.7, 0.9):
         assert probabilities.count(f"\n| {p:g} |") == 2
+    assert "With 20,000 masks.\n" in probabilities
     assert probabilities.count("| layer | 0.1 | 0.3 | 0.5 | 0.7 | 0.9 |") == 6
 
 
@@ -170,6 +171,15 @@ def test_what_is_of_another_model_is_named(work, capsys):
     assert results.main([str(work), "--output", str(work / "other.md")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: delete-encoder: checkpoint SHA-256 is xyz, but abc in main")
+
+
+def test_probabilities_of_other_numbers_of_masks_do_not_compare(work, capsys):
+    meta = work / "stores" / "p3" / "meta.json"
+    meta.write_text(meta.read_text().replace("20000", "5000"))
+    (work / "measured" / "p3.npz").unlink()
+    assert results.main([str(work), "--output", str(work / "other.md")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "p1 20,000, p3 5,000, p5 20,000" in line
 
 
 def test_a_damaged_measurement_is_named(work, capsys):

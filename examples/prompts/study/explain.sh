@@ -10,6 +10,7 @@
 #     --gpus 0,1       GPUs that these take in turns (default: all see all)
 #     --max-tokens N   frames in a batch (default: 40000; deletion is faster with more, on a GPU)
 #     --subset N       utterances for convergence and precision, of all tasks together (default: 24)
+#     --sweep-masks N  masks of p1 to p9 (default: 20000)
 #     --fewer K        divides every number of masks by K, to try the study out (default: 1)
 #     --per-task N     takes N utterances of each manifest, to try the study out (default: all)
 #     --dry-run        prints the commands and runs none
@@ -37,7 +38,7 @@ TASKS=(asr_en asr_it st_en_it st_it_en)
 
 fail() { echo "error: $1" >&2; exit 2; }
 
-data="" model="" work="" device=() jobs=1 gpus="" max_tokens=40000 subset=24 fewer=1 per_task=0 dry=""
+data="" model="" work="" device=() jobs=1 gpus="" max_tokens=40000 subset=24 sweep=20000 fewer=1 per_task=0 dry=""
 digest=""
 names=() more=()
 while [ $# -gt 0 ]; do
@@ -50,6 +51,7 @@ while [ $# -gt 0 ]; do
         --gpus) gpus="${2:?--gpus expects numbers}"; shift 2 ;;
         --max-tokens) max_tokens="${2:?--max-tokens expects a number}"; shift 2 ;;
         --subset) subset="${2:?--subset expects a number}"; shift 2 ;;
+        --sweep-masks) sweep="${2:?--sweep-masks expects a number}"; shift 2 ;;
         --fewer) fewer="${2:?--fewer expects a number}"; shift 2 ;;
         --per-task) per_task="${2:?--per-task expects a number}"; shift 2 ;;
         --dry-run) dry=1; shift ;;
@@ -57,7 +59,7 @@ while [ $# -gt 0 ]; do
             printf '%s\n' main "${PROBABILITIES[@]}" "${CONVERGENCE[@]}" "${PRECISION[@]}" \
                 "${DELETION[@]}" "${DELETION_PROBABILITIES[@]}"
             exit 0 ;;
-        -h | --help) sed -n '2,27s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,28s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         --) shift; more=("$@"); break ;;
         probabilities) names+=("${PROBABILITIES[@]}"); shift ;;
         convergence) names+=("${CONVERGENCE[@]}"); shift ;;
@@ -126,7 +128,7 @@ flags_of() {
             flags=(--gen-subset "$(split test)" --num-masks "$(masks 20000)") ;;
         p[13579])
             p="0.${name#p}"
-            flags=(--gen-subset "$(split dev)" --num-masks "$(masks 20000)"
+            flags=(--gen-subset "$(split dev)" --num-masks "$(masks "$sweep")"
                 --input-occlusion-probability "$p" --encoder-occlusion-probability "$p") ;;
         n2000-[12] | n5000-[12] | n10000-[12] | n20000-[12])
             p="${name%-*}"

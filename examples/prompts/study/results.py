@@ -70,6 +70,7 @@ def sections(work: Path, figure: Path, bootstrap: Bootstrap) -> Sections:
         "Correlation by voice": [*correlations.by_voice(main, bootstrap)],
         "Aggregation of input saliency (Table 4)": [*correlations.by_aggregation(main, bootstrap)],
         "Occlusion probability, dev split (Table 6)": [
+            f"With {sweep_masks(dev):,} masks.\n",
             *scores.deletion_by_probability(deleted_dev, bootstrap),
             *correlations.by_probability(dev, bootstrap),
         ],
@@ -98,6 +99,22 @@ def check_same_model(measured: Mapping[str, Explained | Curves]) -> None:
             raise InputError(
                 f"{other}: {name} is {ours}, but {theirs} in {first}; expected one model in all"
             )
+
+
+def sweep_masks(dev: Mapping[float, Explained]) -> int:
+    """Return the number of masks of the stores that differ in occlusion probability.
+
+    Args:
+        dev: By occlusion probability.
+
+    Raises:
+        InputError: They differ in the number of masks too.
+    """
+    numbers = {name: dev[p].meta["parameters"]["--num-masks"] for name, p in PROBABILITIES.items()}
+    if len(set(numbers.values())) > 1:
+        said = ", ".join(f"{name} {number:,}" for name, number in numbers.items())
+        raise InputError(f"numbers of masks: {said}; expected the same one in all of these")
+    return int(numbers["p1"])
 
 
 def head(main: Explained) -> str:
