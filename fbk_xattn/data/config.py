@@ -45,6 +45,12 @@ class DataConfig(S2TDataConfig):
         if not isinstance(self.config, dict):
             raise InputError(f"{path}: expected a mapping of keys to values")
         self._check_specaugment(path)
+        for kind in ("bpe_tokenizer", "bpe_tokenizer_src"):
+            if (self.config.get(kind) or {}).get("sentencepiece_enable_sampling"):
+                raise InputError(
+                    f"{path}: {kind} has sentencepiece_enable_sampling, which would sample in "
+                    "validation too; --subword-regularization samples in training alone"
+                )
         for kind in ("transforms", "feature_transforms"):
             _check_feature_transforms(path, kind, self.config.get(kind, {}))
         for kind in ("waveform_transforms", "dataset_transforms"):

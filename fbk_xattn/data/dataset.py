@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,11 @@ from torch import Tensor
 from fbk_xattn.data.config import DataConfig
 from fbk_xattn.data.features import load_features
 from fbk_xattn.data.manifest import ManifestRow
+from fbk_xattn.data.subwords import SubwordSampler
 from fbk_xattn.errors import InputError
+
+# What is drawn for an utterance in an epoch; SpecAugment, without a number, came first.
+TARGET, TRANSCRIPT, TRANSCRIPT_AS_TARGET = range(3)
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         collect_failures: bool = False,
         transcripts_as_targets: bool = False,
         seed: int = 1,
+        samplers: Mapping[str, SubwordSampler] | None = None,
     ) -> None:
         """Create the dataset.
 
@@ -69,6 +74,8 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
                 (``batch["failures"]``) instead of raised.
             transcripts_as_targets: Whether batches also hold transcripts in the form of targets.
             seed: Of the training transforms.
+            samplers: ``bpe`` and ``bpe_src``, in place of those of ``tokenizers`` when utterances
+                are loaded; ``None`` for none (subword regularization).
 
         Raises:
             InputError: An utterance's language has no tag in the vocabulary.
@@ -81,6 +88,8 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         self.seed = seed
         # Shared with the processes that load data, which live for all of the training.
         self.epoch = torch.ones((), dtype=torch.long).share_memory_()
+        # fairseq counts the tokens of the target texts now, as they are segmented without sampling.
+        self._samplers: Mapping[str, SubwordSampler] = {}
         super().__init__(
             split,
             is_train_split,
@@ -97,6 +106,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
             pre_tokenizer=tokenizers["pre"],
             bpe_tokenizer=tokenizers["bpe"],
         )
+        self._samplers = samplers or {}
 
     def check_tgt_lang_tag(self) -> None:
         """Check that every target language has a tag in the vocabulary."""
@@ -126,7 +136,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
             if not self.collect_failures:
                 raise InputError(message) from None
             return Item(index=index, source=torch.empty(0), failure=str(error))
-        text = self.tokenize(self.bpe_src, self.tokenize(self.pre_tokenizer, self.src_texts[index]))
+        text = self._segmented(self.src_texts[index], "bpe_src", index, TRANSCRIPT)
         transcript = self.transcript_dictionary.encode_line(
             text, add_if_not_exist=False, append_eos=True
         )
@@ -134,14 +144,28 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         return Item(**vars(item), transcript=transcript.long(), transcript_as_target=as_target)
 
     def _transcript_as_target(self, index: int) -> Tensor:
-        text = self.tokenize(
-            self.bpe_tokenizer, self.tokenize(self.pre_tokenizer, self.src_texts[index])
-        )
+        text = self._segmented(self.src_texts[index], "bpe", index, TRANSCRIPT_AS_TARGET)
         tokens = self.tgt_dict.encode_line(text, add_if_not_exist=False, append_eos=True).long()
         if not self.cfg.prepend_tgt_lang_tag:
             return tokens
         tag = self.get_lang_tag_idx(self.src_langs[index], self.tgt_dict)
         return torch.cat([tokens.new_tensor([tag]), tokens])
+
+    def get_tokenized_tgt_text(self, index: int) -> str:
+        """Return the subwords of the target text, separated by spaces."""
+        return self._segmented(self.tgt_texts[index], "bpe", index, TARGET)
+
+    def _segmented(self, text: str, tokenizer: str, index: int, drawn: int) -> str:
+        text = self.tokenize(self.pre_tokenizer, text)
+        if tokenizer in self._samplers:
+            rng = np.random.default_rng(self._seeds(index, drawn))
+            return self._samplers[tokenizer].encode(text, rng)
+        return self.tokenize(self.bpe_src if tokenizer == "bpe_src" else self.bpe_tokenizer, text)
+
+    def _seeds(self, index: int, *drawn: int) -> np.random.SeedSequence:
+        """Return what draws start from: a function of seed, epoch, utterance and what is drawn."""
+        utterance = zlib.crc32(self.ids[index].encode())
+        return np.random.SeedSequence((self.seed, int(self.epoch), utterance, *drawn))
 
     def _get_source_audio(self, index: int) -> Tensor:
         """Return the features ``(T, F)`` after the transforms of the data config.
@@ -155,9 +179,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         if self.feature_transforms is not None:
             # fairseq's transforms draw from numpy's global state, which no checkpoint holds: a
             # seed of its own gives an utterance the same draws after an interruption.
-            utterance = zlib.crc32(self.ids[index].encode())
-            seeds = np.random.SeedSequence((self.seed, int(self.epoch), utterance))
-            with data_utils.numpy_seed(int(seeds.generate_state(1)[0])):
+            with data_utils.numpy_seed(int(self._seeds(index).generate_state(1)[0])):
                 features = self.feature_transforms(features)
         return torch.from_numpy(features).float()
 

@@ -25,6 +25,7 @@ from fbk_xattn.data.manifest import ManifestRow, read_manifest
 from fbk_xattn.errors import InputError, show_input_errors_in_one_line
 from fbk_xattn.generation.generator import EncoderKeepingGenerator
 from fbk_xattn.generation.removal import RemovalGenerator
+from fbk_xattn.generation.repeated_ngrams import block_repeated_ngrams
 from fbk_xattn.models.conformer import CTC_BLANK
 from fbk_xattn.store import AttributionStore
 from fbk_xattn.tasks.accounting import Account
@@ -37,8 +38,9 @@ from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 from fbk_xattn.tasks.progress import ProgressLog
 from fbk_xattn.tasks.sharding import Shard, launched_shard
 from fbk_xattn.tasks.stopping import STOPPING, StopSignals
-from fbk_xattn.tasks.training_lengths import LengthFilter, ResampledSplits, add_training_args
+from fbk_xattn.tasks.training_lengths import LengthFilter, ResampledSplits
 from fbk_xattn.tasks.training_losses import check_ignored_prefix, fit_model_to_criterion
+from fbk_xattn.tasks.training_options import add_training_args, subword_samplers
 from fbk_xattn.tasks.training_start import check_starting_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -217,6 +219,11 @@ class SpeechToTextCTCTask(SpeechToTextTask):
     def _dataset(
         self, split: str, rows: list[ManifestRow], is_train: bool
     ) -> SpeechToTextCTCDataset:
+        tokenizers = {
+            "pre": self.build_tokenizer(self.args),
+            "bpe": self.build_bpe(self.args),
+            "bpe_src": encoders.build_bpe(Namespace(**self.data_cfg.bpe_tokenizer_src)),
+        }
         return SpeechToTextCTCDataset(
             split,
             rows,
@@ -224,14 +231,11 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             self.data_cfg,
             self.tgt_dict,
             self.transcript_dictionary,
-            {
-                "pre": self.build_tokenizer(self.args),
-                "bpe": self.build_bpe(self.args),
-                "bpe_src": encoders.build_bpe(Namespace(**self.data_cfg.bpe_tokenizer_src)),
-            },
+            tokenizers,
             collect_failures=self.generating,
             transcripts_as_targets=self.transcripts_as_targets and not self.generating,
             seed=getattr(self.args, "seed", 1),
+            samplers=subword_samplers(self.args, tokenizers) if is_train else None,
         )
 
     def filter_indices_by_size(
@@ -315,9 +319,11 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 self.deletion, maps, curves, self.account, self._text, *self._batch_limits
             )
             seq_gen_cls = RemovalGenerator
-        return super(SpeechToTextTask, self).build_generator(
+        generator = super(SpeechToTextTask, self).build_generator(
             models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn
         )
+        block_repeated_ngrams(generator)
+        return generator
 
     def _decoding_parameters(self) -> dict[str, Any]:
         """Return what hypotheses depend on, for the ``meta.json`` of a store."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,6 @@ FRAMES_PER_SECOND = 100
 SKIP_FLAG = "--skip-invalid-size-inputs-valid-test"
 # How many utterances a line in the log names.
 _NAMED = 3
-
-
-def add_training_args(parser: ArgumentParser) -> None:
-    """Add the flag that says how long an utterance to train on may be."""
-    group = parser.add_argument_group("training (fairseq-train)")
-    group.add_argument(
-        "--max-train-frames",
-        type=int,
-        default=MAX_TRAIN_FRAMES,
-        metavar="N",
-        help="longest utterance to train on, in feature frames of 10 ms; the log counts the longer "
-        "ones, which are left out (default: 3000, 30 s)",
-    )
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,15 @@ def test_specaugment_that_is_no_mapping_is_refused(config):
     assert "specaugment is ld, expected a mapping" in refusal(config, "specaugment: ld\n")
 
 
+@pytest.mark.parametrize("key", ["bpe_tokenizer", "bpe_tokenizer_src"])
+def test_sampling_in_every_split_is_refused(config, key):
+    sentencepiece = {"bpe": "sentencepiece", "sentencepiece_model": "spm.model"}
+    assert config(**{key: sentencepiece}) is not None
+    message = refusal(config, **{key: {**sentencepiece, "sentencepiece_enable_sampling": True}})
+    assert f"{key} has sentencepiece_enable_sampling" in message
+    assert "--subword-regularization samples in training alone" in message
+
+
 def test_the_published_name_of_time_warping_is_read_as_fairseqs(config):
     specaugment = config(specaugment={"time_wrap_W": 5, "freq_mask_N": 1}).config["specaugment"]
     assert specaugment == {"time_warp_W": 5, "freq_mask_N": 1}

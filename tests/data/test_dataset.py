@@ -35,7 +35,7 @@ def make(tmp_path):
     """Make a dataset of utterances ``(frames, transcript, target language, target text)``."""
     rng = np.random.default_rng(0)
 
-    def dataset(*utterances, train=False, collect=False, tokenizers=None, **keys):
+    def dataset(*utterances, train=False, collect=False, tokenizers=None, samplers=None, **keys):
         config = {"prepend_tgt_lang_tag": True, "feature_transforms": CMVN, **keys}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         rows = []
@@ -54,6 +54,8 @@ def make(tmp_path):
             dictionary("src"),
             {"pre": None, "bpe": None, "bpe_src": None, **(tokenizers or {})},
             collect_failures=collect,
+            transcripts_as_targets=samplers is not None,
+            samplers=samplers,
         )
 
     return dataset
@@ -125,6 +127,36 @@ def test_augmentation_is_a_function_of_seed_epoch_and_utterance(make):
     assert not np.array_equal(masks(dataset, 0)[0], masks(dataset, 2)[0])
     dataset.seed = 2
     assert not np.array_equal(masks(dataset), first)
+
+
+class Spoken:
+    """A sampler that draws one of the words of a text."""
+
+    def encode(self, text, rng):
+        return str(rng.choice(text.split()))
+
+
+def test_sampled_subwords_are_a_function_of_seed_epoch_and_utterance(make):
+    text = "u v w " * 30
+    utterances = [(20, "a b u v " * 30, "it", text), (20, "a b u v " * 30, "it", text)]
+    tokenizers = {"bpe": Respell(), "bpe_src": Respell()}
+    dataset = make(*utterances, samplers={"bpe": Spoken(), "bpe_src": Spoken()})
+    plain = make(*utterances, tokenizers=tokenizers)
+    # What fairseq counts and batches by are the lengths without sampling.
+    assert dataset.tgt_lens == plain.tgt_lens
+
+    def drawn(epoch, index=0):
+        dataset.set_epoch(epoch)
+        item = dataset[index]
+        texts = (item.target, item.transcript, item.transcript_as_target)
+        return tuple(tuple(each.tolist()) for each in texts)
+
+    first = [drawn(epoch) for epoch in range(1, 20)]
+    assert [drawn(epoch) for epoch in range(1, 20)] == first
+    assert all(len({each[kind] for each in first}) > 1 for kind in range(3))
+    assert [drawn(epoch, 1) for epoch in range(1, 20)] != first
+    dataset.seed = 2
+    assert [drawn(epoch) for epoch in range(1, 20)] != first
 
 
 def test_processes_that_load_data_see_the_epoch(make):

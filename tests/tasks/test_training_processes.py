@@ -148,9 +148,9 @@ def kill_after(n_updates, process, folder):
 
 
 def test_killed_training_goes_on_to_the_same_updates(data, tmp_path):
-    """With dropout, SpecAugment and Adam, from the middle of an epoch into the next ones."""
+    """With dropout, SpecAugment, sampled subwords and Adam, in the middle of an epoch."""
     flags = ["--save-interval-updates", "1", "--num-workers", "1"]
-    flags += ["--max-update", "16", "--disable-validation"]
+    flags += ["--max-update", "16", "--disable-validation", "--subword-regularization", "0.2"]
     run_train(data, tmp_path / "whole", *flags)
     folder = tmp_path / "killed"
     n_updates = kill_after(3, start_train(train_argv(data, folder, *flags)), folder)
