@@ -38,8 +38,9 @@ model=(
     --feed-forward-expansion-factor 2 --conv-channels 384 --conformer-conv-kernel-size 31
     --decoder-layers 4 --decoder-embed-dim 256 --decoder-ffn-embed-dim 768
     --decoder-attention-heads 4 --share-decoder-input-output-embed
-    --dropout 0.1 --conformer-feedforward-dropout 0.1 --conformer-attention-dropout 0.1
-    --conformer-conv-dropout 0.1 --max-tokens 300000 --bf16 --num-workers "$WORKERS"
+    --dropout 0.2 --conformer-feedforward-dropout 0.1 --conformer-attention-dropout 0.1
+    --conformer-conv-dropout 0.1 --subword-regularization 0.2
+    --max-tokens 150000 --bf16 --num-workers "$WORKERS"
     --validate-interval-updates 500 --log-format json --log-interval 100 --seed 1
 )
 
@@ -53,11 +54,12 @@ logged() {
 # Recognition of everything, translated or not, with more weight on CTC, which teaches the encoder to
 # listen before the decoder has learnt to guess.
 logged asr "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 1 \
-    --ctc-weight 3 --primary-loss-weight 2 --auxiliary-loss-weight 1 \
-    --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 400 \
+    --ctc-weight 4 --primary-loss-weight 1 --auxiliary-loss-weight 1 \
+    --lr 1.5e-3 --lr-scheduler inverse_sqrt --warmup-updates 500 \
     --max-update "$ASR_UPDATES" --save-interval-updates 200 "$@"
-# Both, with a learning rate that goes to nothing.
+# Both, with a learning rate that goes to nothing, and still much of CTC.
 logged model "$TRAIN" "$VALID" "${model[@]}" --p-sampling-asr 0.5 \
+    --ctc-weight 3 --primary-loss-weight 3 --auxiliary-loss-weight 2 \
     --finetune-from-model "$SAVE_DIR/asr.pt" \
     --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 200 --end-learning-rate 1e-5 \
     --total-num-update "$ST_UPDATES" \
