@@ -24,9 +24,11 @@ from examples.prompts.train.alignment import (
     Part,
     align,
     ctc_path,
+    fragments,
     main,
     parts,
 )
+from examples.prompts.train.fragments import CUT
 from examples.prompts.train.recordings import read_speech_manifest
 from examples.prompts.train.splicing import read_parts
 from fbk_xattn.data.features import SAMPLE_RATE, fbank
@@ -250,6 +252,67 @@ def test_parts_are_in_order_within_the_recording(pieces, steps):
     assert said == [text for text, _ in words if text in said]
 
 
+# --- Fragments
+
+
+def letters_of(words):
+    """Return labels of letters, and where each word begins, as a model of letters has them."""
+    symbols, firsts = [], []
+    for word in words:
+        firsts.append(len(symbols) + 1)
+        symbols += ["_", *word]
+    return [ord(symbol) % 97 for symbol in symbols], firsts
+
+
+def heard(words, times, n_steps):
+    """Return scores for which the letters are heard at these times, evenly between."""
+    labels, firsts = letters_of(words)
+    scores = np.full((n_steps, 98), -9.0, np.float32)
+    scores[:, 97] = -1.0
+    for first, word, (start, end) in zip(firsts, words, times, strict=True):
+        steps = np.linspace(start / STEP, end / STEP, len(word) + 1).round().astype(int)
+        for step, label in zip(steps, labels[first - 1 : first + len(word)], strict=True):
+            scores[step] = -9.0
+            scores[step, label] = -0.1
+    return scores, (labels, firsts)
+
+
+def test_words_are_cut_at_quiet_places_before_stops():
+    # "press digi-tare now", with a closure at 1.2 s.
+    samples = tones(0.5, -0.1, 0.6, -0.08, 0.5, -0.1, 0.5)
+    times = [(0.08, 0.4), (0.6, 1.64), (1.88, 2.2)]
+    part = Part("press digitare now", 0.0, 2.38)
+    scores, letters = heard(part.text.split(), times, 60)
+    first, second = fragments(samples, scores, part, letters, 97)
+    assert (first.text, second.text) == ("press digi+", "+tare now")
+    assert first.start == part.start
+    assert 1.2 <= first.end == second.start < 1.28
+    assert second.end == part.end
+    # Nothing where there is no closure.
+    assert fragments(tones(2.38), scores, part, letters, 97) == []
+    # Nor where the letters do not fit.
+    assert fragments(samples, scores[:9], part, letters, 97) == []
+
+
+def test_a_part_is_cut_within_its_own_time():
+    samples = np.concatenate([tones(1.0), tones(0.5, -0.08, 0.5), tones(1.0)])
+    part = Part("digitare", 1.0, 2.08)
+    scores, letters = heard(["digitare"], [(1.0, 1.88)], 80)
+    first, second = fragments(samples, scores, part, letters, 97)
+    assert (first.text, second.text) == ("digi+", "+tare")
+    assert (first.start, second.end) == (1.0, 2.08)
+    assert 1.5 <= first.end < 1.58
+
+
+def test_fragments_of_an_implausible_duration_are_left_out(monkeypatch):
+    samples = tones(0.5, -0.08, 0.5)
+    scores, letters = heard(["digitare"], [(0.0, 0.88)], 40)
+    part = Part("digitare", 0.0, 1.08)
+    assert len(fragments(samples, scores, part, letters, 97)) == 2
+    monkeypatch.setattr(alignment, "PER_LETTER", (0.04, 0.12))  # "digi" has 0.125 s a letter
+    assert fragments(samples, scores, part, letters, 97) == []
+
+
 # --- A model
 
 
@@ -289,9 +352,8 @@ def test_a_random_model_finds_parts_or_none(aligner, monkeypatch, seconds):
     monkeypatch.setattr(alignment, "PER_LETTER", (0.0, 9.0))
     found = aligner.parts(samples, text)
     # The tokens fit into more than half a second.
-    assert [word for part in found for word in part.text.split()] == (
-        text.split() if seconds > 0.5 else []
-    )
+    whole = [part.text for part in found if CUT not in part.text]
+    assert " ".join(whole) == (text if seconds > 0.5 else "")
     assert aligner.parts(samples, text) == found
 
 
@@ -334,7 +396,7 @@ def test_parts_are_where_the_tokens_are_heard(aligner, monkeypatch):
             scores[step, 0, aligner.dictionary.index(pieces[n])] = 20.0
     # Only the head is made up.
     monkeypatch.setattr(aligner.encoder, "ctc_logits", lambda _: scores)
-    found = aligner.parts(samples, text)
+    found = [part for part in aligner.parts(samples, text) if CUT not in part.text]
     assert [part.text for part in found] == ["please", "enter", "number"]
     assert 0.4 <= found[0].end < 0.5
     assert 0.9 <= found[1].end < 1.0

@@ -13,10 +13,12 @@ from test_train_build import HELD_OUT, TEXTS, Recorder, files_of, recording, wri
 
 from examples.prompts.train import build, splicing
 from examples.prompts.train.build import PARTS, main, run_job, spliced_speech
+from examples.prompts.train.fragments import CUT
 from examples.prompts.train.recordings import read_speech, read_speech_manifest
 from examples.prompts.train.splicing import (
     COLUMNS,
     FADE,
+    FRAGMENT_SHARE,
     MAX_PAUSE,
     PAUSE_SHARE,
     SECONDS,
@@ -140,7 +142,43 @@ def test_sentences_are_as_long_as_wanted_and_a_function_of_the_seed(seconds, n, 
     ]
 
 
+def test_fragments_are_drawn_in_twos_that_make_a_word():
+    whole = [part(text, 1.0) for text in ("one", "two")]
+    cut = ["press digi+", "digi+", "cancelle+", "+tare", "+tto now", "+tto", "+ppo"]
+    parts = whole + [part(text, 0.5) for text in cut]
+    drawn = Counter()
+    words = Counter()
+    for chosen in sentences_of(parts, 2000, random.Random(1)):
+        assert not chosen[0].text.startswith(CUT)
+        assert not chosen[-1].text.endswith(CUT)
+        for one, other in zip(chosen, [*chosen[1:], None], strict=True):
+            followed = other is not None and other.text.startswith(CUT)
+            assert one.text.endswith(CUT) == followed
+            if followed:
+                words[one.text.split()[-1][:-1] + other.text.split()[0][1:]] += 1
+            drawn[one.text in ("one", "two")] += not one.text.startswith(CUT)
+    assert abs(drawn[False] / drawn.total() - FRAGMENT_SHARE) < 0.03
+    # Two beginnings and three ends, however many recordings have each.
+    assert len(words) == 6
+    assert all(abs(n / words.total() - 1 / 6) < 0.03 for n in words.values())
+
+
+@pytest.mark.parametrize("cut", ["digi+", "+tare"])
+def test_fragments_without_what_completes_them_are_left_out(cut):
+    found = sentences_of([part("one", 1.0), part(cut)], 50, random.Random(1))
+    assert {chosen.text for sentence in found for chosen in sentence} == {"one"}
+
+
+def test_there_may_be_nothing_but_fragments():
+    found = sentences_of([part("digi+"), part("+tare")], 20, random.Random(1))
+    assert {chosen.text for sentence in found for chosen in sentence} == {"digi+", "+tare"}
+
+
 # --- Their sound
+
+
+def spliced_words(parts):
+    return spliced(parts, [False] * len(parts))
 
 
 def lengths(n=30, seed=5):
@@ -150,7 +188,7 @@ def lengths(n=30, seed=5):
 def test_constant_parts_follow_each_other_without_a_gap_or_a_bump(monkeypatch):
     monkeypatch.setattr(splicing, "PAUSE_SHARE", 0.0)
     parts = [np.full(length, 1000, np.float32) for length in lengths()]
-    result = spliced(parts)
+    result = spliced_words(parts)
     assert result.dtype == np.float32
     assert len(result) == sum(map(len, parts)) - N_FADE * (len(parts) - 1)
     # Two ramps that add up to one: the joints are not to be heard.
@@ -163,11 +201,11 @@ def test_no_clicks_even_between_parts_of_opposite_sign():
         np.full(length, 10_000 * (-1) ** number, np.float32)
         for number, length in enumerate([*lengths(), 2 * N_FADE, N_FADE, N_FADE - 1, 40, 3000])
     ]
-    result = spliced(parts)
+    result = spliced_words(parts)
     steepest = np.abs(np.diff(np.concatenate([[0], result, [0]]))).max()
     # A short part has as short a fade: 20 samples of one of 40.
     assert steepest < 2 * 10_000 / 19 + 1
-    steepest = np.abs(np.diff(np.concatenate([[0], spliced(parts[:30]), [0]]))).max()
+    steepest = np.abs(np.diff(np.concatenate([[0], spliced_words(parts[:30]), [0]]))).max()
     assert steepest < 2 * 10_000 / (N_FADE - 1) + 1
 
 
@@ -175,13 +213,24 @@ def test_pauses():
     n_pauses, longest = 0.0, 0
     for seed in range(40):
         parts = [np.full(length, 1000, np.float32) for length in lengths(50, seed)]
-        result = spliced(parts)
+        result = spliced_words(parts)
         added = len(result) - (sum(map(len, parts)) - N_FADE * (len(parts) - 1))
         n_pauses += added / (MAX_PAUSE / 2 * SAMPLE_RATE)
         places = np.flatnonzero(np.concatenate([[1], result, [1]]))
         longest = max(longest, np.diff(places).max() - 1)
-    assert abs(n_pauses / 2000 - PAUSE_SHARE) < 0.03
+    assert abs(n_pauses / 1960 - PAUSE_SHARE) < 0.03
     assert 0.9 * MAX_PAUSE < longest / SAMPLE_RATE <= MAX_PAUSE + 2 / SAMPLE_RATE
+
+
+def test_within_a_word_is_no_pause():
+    for seed in range(20):
+        parts = [np.full(length, 1000, np.float32) for length in lengths(9, seed)]
+        result = spliced(parts, [number % 3 > 0 for number in range(9)])
+        pauses = np.diff(np.flatnonzero(np.concatenate([[1], result, [1]]))) > 2
+        ends = np.flatnonzero(pauses)
+        assert len(ends) <= 2
+    whole = spliced(parts, [True] * 9)
+    assert len(whole) == sum(map(len, parts)) - N_FADE * 8
 
 
 @given(st.lists(st.integers(0, 400), max_size=8))
@@ -190,8 +239,8 @@ def test_parts_of_any_length_are_spliced_the_same_again_and_left_as_they_were(si
     rng = np.random.default_rng(1)
     parts = [rng.normal(size=size).astype(np.float32) for size in sizes]
     before = [each.copy() for each in parts]
-    result = spliced(parts)
-    assert (result == spliced(parts)).all()
+    result = spliced_words(parts)
+    assert (result == spliced_words(parts)).all()
     assert all((one == other).all() for one, other in zip(parts, before, strict=True))
     assert np.isfinite(result).all()
     shortest = sum(sizes) - sum(min(N_FADE, size // 2) for size in sizes)
@@ -212,9 +261,9 @@ def two_files(tmp_path, rng):
 def test_each_recording_is_read_once_for_all_sentences(two_files, monkeypatch):
     one, two = two_files
     sentences = (
-        ((one, 0.1, 0.4), (two, 0.25, 0.5)),
-        ((two, 0.25, 0.5), (two, 0.0, 1.0), (one, 0.1, 0.4)),
-        ((one, 0.3, 0.55),),
+        ((one, 0.1, 0.4, False), (two, 0.25, 0.5, True)),
+        ((two, 0.25, 0.5, False), (two, 0.0, 1.0, False), (one, 0.1, 0.4, False)),
+        ((one, 0.3, 0.55, False),),
     )
     calls = []
 
@@ -228,14 +277,15 @@ def test_each_recording_is_read_once_for_all_sentences(two_files, monkeypatch):
     for samples, sentence in zip(found, sentences, strict=True):
         expected = spliced(
             [read_speech(file)[round(16e3 * start) : round(16e3 * end)]
-             for file, start, end in sentence]
+             for file, start, end, _ in sentence],
+            [goes_on for *_, goes_on in sentence],
         )  # fmt: skip
         assert (samples == expected).all()
 
 
 def test_a_part_beyond_the_end_of_its_recording_is_one_line(two_files):
     with pytest.raises(InputError, match=r"b.wav: 1 s, expected 1.01 or more as parts.tsv says"):
-        list(Splice((((two_files[0], 0.0, 1.0), (two_files[1], 0.9, 1.01)),))())
+        list(Splice((((two_files[0], 0.0, 1.0, False), (two_files[1], 0.9, 1.01, False)),))())
 
 
 # --- The corpus
@@ -258,6 +308,8 @@ def speech(tmp_path_factory):
             if split == "train":
                 lines += [f"{row['id']}\t0.05\t0.60\t{words[0]}"]
                 lines += [f"{row['id']}\t0.60\t0.95\t{' '.join(words[1:])}"] * (len(words) > 1)
+                lines += [f"{row['id']}\t0.05\t0.30\t{words[0][:2]}+"]
+                lines += [f"{row['id']}\t0.30\t0.60\t+{words[0][2:]}"]
     write_rows(folder, rows)
     (folder / "parts.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
@@ -286,12 +338,12 @@ def test_manifests_have_the_texts_of_the_parts_of_one_speaker(speech, corpus):
         for name, pieces in zip(job.names, job.make.sentences, strict=True):
             audio, lang, (text, translation), speaker = recorder.rows["train_spliced", name]
             of = {(s["speaker"], s["src_lang"], s["split"])
-                  for s in (sources[file] for file, _, _ in pieces)}  # fmt: skip
+                  for s in (sources[file] for file, *_ in pieces)}  # fmt: skip
             assert of == {(speaker, lang, "train")}
             assert (audio, translation) == (name, "")
-            assert text == " ".join(
-                texts[sources[file]["audio"], start, end] for file, start, end in pieces
-            )
+            said = [texts[sources[file]["audio"], start, end] for file, start, end, _ in pieces]
+            assert [each.startswith(CUT) for each in said] == [piece[3] for piece in pieces]
+            assert text == " ".join(said).replace("+ +", "")
             expected[lang].append((name, f"audio/{name}", speaker, text))
     # Twice 16 of a prompt's voice, 8 of bass in each of the languages, none of an unknown one.
     assert {lang: len(own) for lang, own in expected.items()} == {"en": 24, "it": 24}

@@ -4,14 +4,16 @@
 
 SPEECH is what ``build.py`` reads, CHECKPOINT a model of ``train.sh``, VOCABULARY the folder with
 its ``spm.model`` and ``dict.txt``. Writes ``SPEECH/parts.tsv``: ids of training recordings and
-their parts between quiet places, seconds and words. ``build.py --parts spliced`` makes sentences of
-them.
+their parts between quiet places, seconds and words, and fragments of parts, cut within a word.
+``build.py --parts spliced`` makes sentences of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 from tqdm import tqdm
 
+from examples.prompts.train.fragments import CUT, halves, quiet_place, stops
 from examples.prompts.train.recordings import read_speech, read_speech_manifest
 from fbk_xattn.checkpoints import load_checkpoint
 from fbk_xattn.data.features import SAMPLE_RATE, fbank, n_frames
@@ -122,19 +125,17 @@ def parts(
         a sign that CTC put a token where it is not spoken. Words with too little time are joined
         with those before and after first.
     """
-    size = round(WINDOW * SAMPLE_RATE)
-    n_windows = len(samples) // size
-    energy = np.square(samples[: n_windows * size].reshape(n_windows, size)).mean(1)
+    energy = energy_of(samples)
+    n_windows = len(energy)
     if not energy.any():
         return []
     loud = np.flatnonzero(energy > SILENCE * energy.mean())
     first, last = int(loud[0]), int(loud[-1]) + 1
     cuts, texts = [first], [words[0][0]]
     for text, token in words[1:]:
-        low = max(first, round(spans[token - 1, 1] * STEP / WINDOW))
-        high = min(last, round((spans[token, 0] + 1) * STEP / WINDOW))
-        quietest = low + int(energy[low:high].argmin()) if low < high else None
-        if quietest is None or energy[quietest] > QUIET * energy.mean() or quietest <= cuts[-1]:
+        low, high = between(spans, token)
+        quietest = quiet_place(energy, (max(first, low), min(last, high)), QUIET * energy.mean())
+        if quietest is None or quietest <= cuts[-1]:
             texts[-1] += f" {text}"
         else:
             cuts.append(quietest)
@@ -154,9 +155,64 @@ def parts(
     return found
 
 
+def fragments(
+    samples: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    part: Part,
+    letters: tuple[Sequence[int], Sequence[int]],
+    blank: int,
+) -> list[Part]:
+    """Cut a part where it is quiet before a stop within a word.
+
+    Args:
+        samples: ``(N,)`` of its recording at 16 kHz.
+        scores: ``(T', V)`` log-probabilities of the recording.
+        part: To cut.
+        letters: Labels of its letters, and the index of the first one of each word.
+        blank: Label of the blank.
+
+    Returns:
+        Two fragments a cut, the whole part between them, without those that are too short or too
+        long for their letters.
+    """
+    words = part.text.split()
+    labels, firsts = letters
+    first, after = int(part.start / STEP), math.ceil(part.end / STEP)
+    try:
+        spans = first + ctc_path(scores[first:after], labels, blank)
+    except ValueError:
+        return []
+    energy = energy_of(samples)
+    found = []
+    for number, at in stops(words):
+        low, high = between(spans, firsts[number] + at)
+        inside = max(low, round(part.start / WINDOW)), min(high, round(part.end / WINDOW))
+        cut = quiet_place(energy, inside, QUIET * energy.mean())
+        if cut is not None:
+            ends = round(part.start / WINDOW), cut, round(part.end / WINDOW)
+            pairs = zip(halves(words, number, at), itertools.pairwise(ends), strict=True)
+            made = [(text, *times) for text, times in pairs]
+            if all(PER_LETTER[0] <= _per_letter(*each) <= PER_LETTER[1] for each in made):
+                found += [Part(text, start * WINDOW, end * WINDOW) for text, start, end in made]
+    return found
+
+
+def energy_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean square of each window of a recording, ``(n,)``."""
+    size = round(WINDOW * SAMPLE_RATE)
+    n_windows = len(samples) // size
+    return np.square(samples[: n_windows * size].reshape(n_windows, size)).mean(1)
+
+
+def between(spans: NDArray[np.int64], token: int) -> tuple[int, int]:
+    """Return the windows from the last step of the token before to the first of a token."""
+    low, high = spans[token - 1, 1] * STEP / WINDOW, (spans[token, 0] + 1) * STEP / WINDOW
+    return round(low), round(high)
+
+
 def _per_letter(text: str, start: int, end: int) -> float:
     """Return the seconds a letter has between two windows."""
-    return (end - start) * WINDOW / len(text)
+    return (end - start) * WINDOW / len(text.replace(CUT, ""))
 
 
 class Aligner:
@@ -207,7 +263,9 @@ class Aligner:
         self.transform = UtteranceCMVN()
 
     def parts(self, samples: NDArray[np.float32], text: str) -> list[Part]:
-        """Return the parts of a recording; none where the model does not hear its words.
+        """Return the parts of a recording, then their fragments.
+
+        None where the model does not hear the words.
 
         Args:
             samples: ``(N,)`` at 16 kHz, in the range of 16-bit integers.
@@ -240,7 +298,22 @@ class Aligner:
         if np.mean(peaks) < WORST:
             return []
         starts = [n for n, piece in enumerate(pieces) if piece.startswith(WORD_START)]
-        return parts(samples, spans, list(zip(text.split(), starts, strict=True)))
+        whole = parts(samples, spans, list(zip(text.split(), starts, strict=True)))
+        found = list(whole)
+        for part in whole:
+            labels, firsts = self._letters(part.text.split())
+            if self.dictionary.unk() not in labels:
+                found += fragments(samples, scores, part, (labels, firsts), self.blank)
+        return found
+
+    def _letters(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Return the labels of the letters, and the index of the first one of each word."""
+        symbols: list[str] = []
+        firsts = []
+        for word in words:
+            firsts.append(len(symbols) + 1)
+            symbols += [WORD_START, *word]
+        return [self.dictionary.index(symbol) for symbol in symbols], firsts
 
 
 def _reason(error: Exception) -> str:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from examples.prompts.train.augmentation import FULL_SCALE, augmented
+from examples.prompts.train.fragments import joined
 from examples.prompts.train.recordings import Join, Read, read_speech_manifest
 from examples.prompts.train.splicing import RecordedPart, Splice, read_parts, sentences_of
 from examples.prompts.train.synthesis import VOICES, Spoken, speak
@@ -294,12 +295,12 @@ def spliced_speech(
         times = round(copies * SPLICED.get(speaker, 0))
         made = []
         for number, chosen in enumerate(sentences_of(own, times, generator)):
-            text = " ".join(part.text for part in chosen)
+            text = joined([part.text for part in chosen])
             if held_out.close_to(text, lang):
                 n_close += 1
                 continue
             name = f"spliced/{speaker}-{lang}/{number}.wav"
-            made.append((name, tuple((speech / p.row["audio"], p.start, p.end) for p in chosen)))
+            made.append((name, tuple(part.piece(speech) for part in chosen)))
             corpus.add_row("train_spliced", name, name, lang, (text, ""), speaker)
         for start in range(0, len(made), SPLICED_CHUNK):
             names, sentences = zip(*made[start : start + SPLICED_CHUNK], strict=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from examples.prompts.train.fragments import CUT, Fragments
 from examples.prompts.train.recordings import read_speech
 from fbk_xattn.data.features import SAMPLE_RATE
 from fbk_xattn.errors import InputError
@@ -20,10 +21,12 @@ from fbk_xattn.errors import InputError
 COLUMNS = ("id", "start", "end", "text")
 SECONDS = (0.8, 7.0)  # of a sentence, about
 FADE = 0.005  # seconds over which parts overlap
-MAX_PAUSE, PAUSE_SHARE = 0.3, 0.2  # seconds, and how many parts have one after them
+MAX_PAUSE, PAUSE_SHARE = 0.3, 0.2  # seconds, and how many parts have one before them
+FRAGMENT_SHARE = 0.5  # of what is drawn for a sentence, where there are fragments
 
 Samples = NDArray[np.float32]
-Piece = tuple[Path, float, float]  # audio file, start, end in seconds
+# Audio file, start and end in seconds, and whether it goes on with the word before it.
+Piece = tuple[Path, float, float, bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +37,17 @@ class RecordedPart:
         row: Of the manifest.
         start: Seconds.
         end: Seconds.
-        text: The words.
+        text: The words; a fragment of one has ``CUT`` where it was cut.
     """
 
     row: dict[str, str]
     start: float
     end: float
     text: str
+
+    def piece(self, speech: Path) -> Piece:
+        """Return where it is in the folder ``speech``."""
+        return speech / self.row["audio"], self.start, self.end, self.text.startswith(CUT)
 
 
 def read_parts(speech: Path, rows: Sequence[dict[str, str]]) -> list[RecordedPart]:
@@ -91,13 +98,17 @@ def sentences_of(
 ) -> Iterator[list[RecordedPart]]:
     """Yield random sequences of parts, in which rare words are as frequent as others.
 
+    Fragments are there in twos, which make a word.
+
     Args:
         parts: Of one speaker, at least one.
         n: Sequences.
         generator: Of all choices.
     """
+    fragments = Fragments(parts)
+    whole = [part for part in parts if CUT not in part.text]
     with_word: dict[str, list[RecordedPart]] = defaultdict(list)
-    for part in parts:
+    for part in whole:
         for word in set(part.text.split()):
             with_word[word].append(part)
     words = sorted(with_word)
@@ -105,22 +116,29 @@ def sentences_of(
         wanted = generator.uniform(*SECONDS)
         chosen: list[RecordedPart] = []
         while sum(part.end - part.start for part in chosen) < wanted:
-            chosen.append(generator.choice(with_word[generator.choice(words)]))
+            if fragments and (not whole or generator.random() < FRAGMENT_SHARE):
+                chosen += fragments.draw(generator)
+            else:
+                chosen.append(generator.choice(with_word[generator.choice(words)]))
         yield chosen
 
 
-def spliced(parts: Sequence[Samples]) -> Samples:
+def spliced(parts: Sequence[Samples], goes_on: Sequence[bool]) -> Samples:
     """Put samples after each other, faded into each other or with a pause between.
 
     Args:
         parts: ``(N_i,)`` at 16 kHz; how they follow each other is a function of them.
+        goes_on: Of each part, whether it is of the same word as the one before: without a pause.
 
     Returns:
         ``(N,)``.
     """
     generator = np.random.default_rng([len(part) for part in parts])
     result = np.zeros(0, np.float32)
-    for part in parts:
+    for part, same_word in zip(parts, goes_on, strict=True):
+        if generator.random() < PAUSE_SHARE and len(result) and not same_word:
+            n_pause = round(generator.uniform(0, MAX_PAUSE) * SAMPLE_RATE)
+            result = np.concatenate([result, np.zeros(n_pause, np.float32)])
         n_fade = min(round(FADE * SAMPLE_RATE), len(part) // 2)
         ramp = np.linspace(0, 1, n_fade, dtype=np.float32)
         faded = part.copy()
@@ -129,9 +147,6 @@ def spliced(parts: Sequence[Samples]) -> Samples:
         n_shared = min(n_fade, len(result))
         result[len(result) - n_shared :] += faded[:n_shared]
         result = np.concatenate([result, faded[n_shared:]])
-        if generator.random() < PAUSE_SHARE:
-            n_pause = round(generator.uniform(0, MAX_PAUSE) * SAMPLE_RATE)
-            result = np.concatenate([result, np.zeros(n_pause, np.float32)])
     return result
 
 
@@ -154,7 +169,7 @@ class Splice:
         for file, pieces in found.items():
             samples = read_speech(file)
             for piece in pieces:
-                start, end = (round(seconds * SAMPLE_RATE) for seconds in piece[1:])
+                start, end = (round(seconds * SAMPLE_RATE) for seconds in piece[1:3])
                 if end > len(samples):
                     raise InputError(
                         f"{file}: {len(samples) / SAMPLE_RATE:g} s, "
@@ -162,4 +177,5 @@ class Splice:
                     )
                 pieces[piece] = samples[start:end].copy()
         for sentence in self.sentences:
-            yield spliced([found[piece[0]][piece] for piece in sentence])
+            samples = [found[piece[0]][piece] for piece in sentence]
+            yield spliced(samples, [piece[3] for piece in sentence])
