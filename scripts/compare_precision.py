@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("data", metavar="DATA", help="folder made by fbk-xattn prepare")
     parser.add_argument("--updates", type=int, default=120)
     args, flags = parser.parse_known_args()
+    if args.updates < STRETCHES:
+        parser.error(f"--updates {args.updates}: expected at least {STRETCHES}, one a stretch")
     logging.disable(logging.WARNING)
     curves = {name: train(args, [*more, *flags], seed) for name, (more, seed) in RUNS.items()}
     print_table(curves)

@@ -39,3 +39,10 @@ def test_loss_curves_of_precisions_begin_at_the_same_loss(data, monkeypatch, cap
     bf16 = first[list(compare_precision.RUNS).index("bf16")]
     assert bf16 == pytest.approx(first[0], rel=0.02)
     assert len(rows) == 2 + compare_precision.STRETCHES + 2
+
+
+def test_fewer_updates_than_the_table_has_stretches_are_refused(data, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare_precision", str(data), "--updates", "9"])
+    with pytest.raises(SystemExit):
+        compare_precision.main()
+    assert capsys.readouterr().err.endswith("--updates 9: expected at least 10, one a stretch\n")
