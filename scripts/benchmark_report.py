@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from fbk_xattn.data.features import FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE, fbank
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
 from fbk_xattn.explain.segmentation import SlicPyramid
+from fbk_xattn.explain.utterance import Utterance
 from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, SegmentSaliency
 from scripts.benchmark_analysis import FRAMES_PER_STEP, N_HEADS, N_LAYERS, N_MELS
 
@@ -90,7 +92,8 @@ def _voice(rng: np.random.Generator, n_frames: int) -> Voice:
     samples = 0.1 * syllables * sum(harmonics) + 0.002 * rng.standard_normal(len(time_))
     features = fbank((samples * 2**15).astype(np.float32))
     features = (features - features.mean(axis=0)) / features.std(axis=0)
-    labels = SlicPyramid()(SimpleNamespace(features=torch.from_numpy(features)))
+    utterance = cast(Utterance, SimpleNamespace(features=torch.from_numpy(features)))
+    labels = SlicPyramid()(utterance)
     return Voice(samples, features, tuple(level.astype(np.uint16) for level in labels))
 
 

@@ -155,7 +155,8 @@ def make_batches(rng: np.random.Generator, args: argparse.Namespace, task: Any) 
     """Make padded batches of utterances that are alike in length."""
     pad, eos = task.target_dictionary.pad(), task.target_dictionary.eos()
     lengths = np.sort(rng.integers(200, 2001, size=args.batches * args.max_tokens // 1000))
-    batches, current = [], []
+    batches: list[Any] = []
+    current: list[int] = []
     for n_frames in lengths:
         if (len(current) + 1) * n_frames > args.max_tokens:
             batches.append(make_batch(rng, current, args.vocabulary_size, pad, eos))

@@ -29,10 +29,10 @@ from tqdm import tqdm
 
 from examples.prompts.train.augmentation import FULL_SCALE, augmented
 from examples.prompts.train.fragments import joined
+from examples.prompts.train.phrases import Pair
 from examples.prompts.train.recordings import Join, Read, read_speech_manifest
 from examples.prompts.train.splicing import RecordedPart, Splice, read_parts, sentences_of
 from examples.prompts.train.synthesis import VOICES, Spoken, speak
-from examples.prompts.train.telephone import Pair
 from examples.prompts.train.texts import HeldOut, read_held_out, texts_of
 from fbk_xattn.data.features import SAMPLE_RATE, n_frames
 from fbk_xattn.data.manifest import ManifestRow, write_manifest

@@ -177,5 +177,5 @@ class Splice:
                     )
                 pieces[piece] = samples[start:end].copy()
         for sentence in self.sentences:
-            samples = [found[piece[0]][piece] for piece in sentence]
-            yield spliced(samples, [piece[3] for piece in sentence])
+            parts = [found[piece[0]][piece] for piece in sentence]
+            yield spliced(parts, [piece[3] for piece in sentence])

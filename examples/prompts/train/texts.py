@@ -12,7 +12,8 @@ from pathlib import Path
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from examples.prompts.train.telephone import Pair, telephone_sentences
+from examples.prompts.train.phrases import Pair
+from examples.prompts.train.telephone import telephone_sentences
 from fbk_xattn.data.prompts_texts import Language, clean_text
 from fbk_xattn.errors import InputError
 
