@@ -146,11 +146,14 @@ class ConformerEncoder(FairseqEncoder):
     def reorder_encoder_out(
         self, encoder_out: dict[str, list[Tensor]], new_order: Tensor
     ) -> dict[str, list[Tensor]]:
-        """Select utterances (with repetition, for beams) from an encoder output."""
+        """Select utterances (with repetition, for beams) from an encoder output.
+
+        Without the states of CTC: beam search selects at every step, and never reads them.
+        """
         batch_dim = {"encoder_padding_mask": 0, "src_lengths": 0}
         return {
             key: [tensor.index_select(batch_dim.get(key, 1), new_order) for tensor in tensors]
-            for key, tensors in encoder_out.items()
+            for key, tensors in {**encoder_out, "ctc_states": []}.items()
         }
 
     def max_positions(self) -> int:
