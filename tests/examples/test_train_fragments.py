@@ -76,6 +76,29 @@ def test_every_beginning_and_end_is_as_likely_as_others():
     assert abs(drawn["+tto"] / 4000 - 1 / 2) < 0.03
 
 
+def test_half_of_the_words_are_known_ones_if_there_are_any():
+    texts = ["press digi+", "can+", "aper+", "+tare now", "+to", "+tto"]
+    fragments = Fragments(
+        [SimpleNamespace(text=text) for text in texts], {"cantare", "canto", "press", "digi"}
+    )
+    generator = random.Random(1)
+    drawn = Counter()
+    for _ in range(6000):
+        pair = [each.text for each in fragments.draw(generator)]
+        drawn[joined([pair[0].split()[-1], pair[1].split()[0]])] += 1
+    # Of nine words two are known.
+    share = {word: n / drawn.total() for word, n in drawn.items()}
+    assert len(share) == 9
+    for word, expected in (
+        ("cantare", 1 / 4 + 1 / 18),
+        ("canto", 1 / 4 + 1 / 18),
+        ("aperto", 1 / 18),
+    ):
+        assert abs(share[word] - expected) < 0.03
+    unknown = Fragments([SimpleNamespace(text=text) for text in texts], {"else"})
+    assert len({joined([e.text for e in unknown.draw(generator)]) for _ in range(500)}) == 9
+
+
 @pytest.mark.parametrize("texts", [[], ["one"], ["digi+"], ["+tare", "one"]])
 def test_no_words_of_one_side(texts):
     assert not Fragments([SimpleNamespace(text=text) for text in texts])

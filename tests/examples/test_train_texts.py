@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from examples.prompts.train.texts import (
     HeldOut,
+    known_words,
     read_held_out,
     read_pairs,
     texts_of,
@@ -224,3 +225,16 @@ def test_texts_of_a_part(tmp_path):
     telephone = texts_of("telephone", tmp_path, HELD_OUT, 400, 5, 1)
     assert 380 < len(telephone) < 400
     assert "goodbye" not in {english for english, _ in telephone}
+
+
+def test_known_words_are_those_of_pairs_and_training_transcripts(tmp_path):
+    rows = [
+        {"split": "train", "src_lang": "en", "src_text": "Hang UP!"},
+        {"split": "train", "src_lang": "it", "src_text": "la città"},
+        {"split": "dev", "src_lang": "en", "src_text": "secret"},
+    ]
+    assert known_words(tmp_path, rows) == {"en": {"hang", "up"}, "it": {"la", "città"}}
+    (tmp_path / "a_en_it.tsv").write_text("Good bye.\tciao\n" + "word " * 40 + "\tparola\n")
+    known = known_words(tmp_path, rows)
+    assert known["en"] == {"hang", "up", "good", "bye", "word"}
+    assert known["it"] == {"la", "città", "ciao", "parola"}

@@ -33,7 +33,7 @@ from examples.prompts.train.phrases import Pair
 from examples.prompts.train.recordings import Join, Read, read_speech_manifest
 from examples.prompts.train.splicing import RecordedPart, Splice, read_parts, sentences_of
 from examples.prompts.train.synthesis import VOICES, Spoken, speak
-from examples.prompts.train.texts import HeldOut, read_held_out, texts_of
+from examples.prompts.train.texts import HeldOut, known_words, read_held_out, texts_of
 from fbk_xattn.data.features import SAMPLE_RATE, n_frames
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
 from fbk_xattn.data.prompts_texts import Language, clean_text
@@ -289,12 +289,13 @@ def spliced_speech(
     for part in read_parts(speech, rows):
         lang: Language = "en" if part.row["src_lang"] == "en" else "it"
         recorded[part.row["speaker"], lang].append(part)
+    known = known_words(speech, rows)
     n_close = 0
     for (speaker, lang), own in sorted(recorded.items()):
         generator = random.Random(f"{corpus.seed} {speaker} spliced")
         times = round(copies * SPLICED.get(speaker, 0))
         made = []
-        for number, chosen in enumerate(sentences_of(own, times, generator)):
+        for number, chosen in enumerate(sentences_of(own, times, generator, known[lang])):
             text = joined([part.text for part in chosen])
             if held_out.close_to(text, lang):
                 n_close += 1

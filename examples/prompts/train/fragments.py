@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ CUT = "+"
 STOPS = frozenset("ptckqbdg")
 # Letters that a cut has on both sides at least, of its word.
 LETTERS = 2
+KNOWN_SHARE = 0.5  # of the words made of fragments, where there are known ones
 
 
 class Text(Protocol):
@@ -84,8 +86,13 @@ def joined(texts: Sequence[str]) -> str:
 class Fragments(Generic[T]):
     """Fragments by what is left of the cut word, so that rare ones are as likely as others."""
 
-    def __init__(self, parts: Sequence[T]) -> None:
-        """Take the fragments among parts."""
+    def __init__(self, parts: Sequence[T], known: Collection[str] = ()) -> None:
+        """Take the fragments among parts.
+
+        Args:
+            parts: Of one speaker.
+            known: Words of the language, which :data:`KNOWN_SHARE` of the words are.
+        """
         self._first: dict[str, list[T]] = defaultdict(list)
         self._second: dict[str, list[T]] = defaultdict(list)
         for part in parts:
@@ -94,6 +101,8 @@ class Fragments(Generic[T]):
             if part.text.startswith(CUT):
                 self._second[part.text.split()[0]].append(part)
         self._keys = sorted(self._first), sorted(self._second)
+        pairs = itertools.product(*self._keys)
+        self._known = [pair for pair in pairs if joined(pair) in known] if known else []
 
     def __bool__(self) -> bool:
         """Whether there are fragments to make a word of."""
@@ -105,5 +114,8 @@ class Fragments(Generic[T]):
         Args:
             generator: Of all choices.
         """
-        first, second = (generator.choice(keys) for keys in self._keys)
+        if self._known and generator.random() < KNOWN_SHARE:
+            first, second = generator.choice(self._known)
+        else:
+            first, second = (generator.choice(keys) for keys in self._keys)
         return [generator.choice(self._first[first]), generator.choice(self._second[second])]

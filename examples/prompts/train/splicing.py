@@ -6,7 +6,7 @@ import csv
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,10 @@ def read_parts(speech: Path, rows: Sequence[dict[str, str]]) -> list[RecordedPar
 
 
 def sentences_of(
-    parts: Sequence[RecordedPart], n: int, generator: random.Random
+    parts: Sequence[RecordedPart],
+    n: int,
+    generator: random.Random,
+    known: Collection[str] = (),
 ) -> Iterator[list[RecordedPart]]:
     """Yield random sequences of parts, in which rare words are as frequent as others.
 
@@ -104,8 +107,9 @@ def sentences_of(
         parts: Of one speaker, at least one.
         n: Sequences.
         generator: Of all choices.
+        known: Words of the language; of fragments are made half of them and half others.
     """
-    fragments = Fragments(parts)
+    fragments = Fragments(parts, known)
     whole = [part for part in parts if CUT not in part.text]
     with_word: dict[str, list[RecordedPart]] = defaultdict(list)
     for part in whole:

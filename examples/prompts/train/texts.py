@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -178,3 +179,25 @@ def texts_of(
     kept = without_held_out(pairs, held_out)
     logger.info("%s: %d pairs, %d close to held-out ones", part, len(kept), len(pairs) - len(kept))
     return kept
+
+
+def known_words(speech: Path, rows: Sequence[dict[str, str]]) -> dict[Language, frozenset[str]]:
+    """Return the words of the sentence pairs and of the transcripts to train on.
+
+    Args:
+        speech: Folder with ``*_en_it.tsv``; there may be none.
+        rows: Of the manifest.
+
+    Raises:
+        InputError: A file is unreadable.
+    """
+    found: dict[Language, set[str]] = {"en": set(), "it": set()}
+    for path in sorted(speech.glob("*_en_it.tsv")):
+        for english, italian in read_pairs(path, sys.maxsize):
+            found["en"].update(english.split())
+            found["it"].update(italian.split())
+    for row in rows:
+        if row["split"] == "train":
+            lang: Language = "en" if row["src_lang"] == "en" else "it"
+            found[lang].update(clean_text(row["src_text"], lang).split())
+    return {lang: frozenset(words) for lang, words in found.items()}
