@@ -127,6 +127,23 @@ def test_what_is_done_is_skipped_unless_it_is_asked_for_otherwise(study):
     assert len(called(study)) == 4
 
 
+def test_data_that_are_there_stay_for_those_who_read_them(study):
+    assert run(study, "main").returncode == 0
+    data = study / "work" / "data"
+    before = {file.name: file.lstat().st_ino for file in data.iterdir() if file.is_symlink()}
+    assert {"config.yaml", "test_asr_en.tsv"} <= before.keys()
+    (data / "test_asr_it.tsv").unlink()
+    (data / "dev_asr_it.tsv").unlink()
+    (data / "dev_asr_it.tsv").symlink_to("elsewhere")
+    assert run(study, "p3").returncode == 0
+    after = {file.name: file.lstat().st_ino for file in data.iterdir() if file.is_symlink()}
+    changed = {"test_asr_it.tsv", "dev_asr_it.tsv"}
+    assert {n: i for n, i in after.items() if n not in changed} == {
+        n: i for n, i in before.items() if n not in changed
+    }
+    assert all((data / name).is_file() for name in after)
+
+
 def test_what_is_missing_before_is_named(study):
     result = run(study, "delete-p3-input")
     assert result.returncode == 1

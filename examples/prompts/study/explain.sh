@@ -96,20 +96,24 @@ work="$(cd "$work" && pwd)"
 
 split() { local list; list="$(printf ",$1_%s" "${TASKS[@]}")"; echo "${list#,}"; }
 
-# Links to the data, and beside them the manifests that the study makes of theirs.
+# Links to the data, and beside them the manifests that the study makes of theirs. None of them is
+# gone for a moment, as others may be reading it: several of these scripts may run on one WORK.
 prepare_data() {
-    local file name
+    local file name link
     for file in "$data"/*; do
         name="$(basename "$file")"
         case "$name" in
             test_*.tsv | dev_*.tsv)
                 if [ "$per_task" != 0 ]; then
-                    rm -f "$work/data/$name"
                     choose "$per_task" "$work/data/$name" "$file"
                     continue
                 fi ;;
         esac
-        ln -sfn "$file" "$work/data/$name"
+        link="$work/data/$name"
+        if [ ! "$link" -ef "$file" ]; then
+            ln -sfn "$file" "$link.$$"
+            mv -fT "$link.$$" "$link"
+        fi
     done
     local manifests=("${TASKS[@]/#/$work/data/test_}")
     choose "$subset" "$work/data/study_subset.tsv" "${manifests[@]/%/.tsv}"
