@@ -24,6 +24,8 @@ from fbk_xattn.store.serialization import TEXTS, from_arrays, to_arrays
 FORMAT_VERSION = 1
 META = "meta.json"
 SUFFIX = ".npz"
+# The first array of a file: the names of all others, so that none can be missing unnoticed.
+NAMES = "arrays"
 LONGEST_NAME = 200
 # What users call a store of each kind.
 KINDS = {
@@ -201,7 +203,13 @@ class UtteranceStore(ABC, Generic[Record]):
                 np.load(handle, allow_pickle=False) as arrays,
             ):
                 read = {name: arrays[name] for name in names or arrays.files}
-                return self._from_arrays(read) if names is None else read
+                if names is not None:
+                    return read
+                # Files of earlier versions have no names.
+                expected = read.pop(NAMES, np.array(list(read)))
+                if {*expected.tolist()} != read.keys():
+                    raise ValueError("it has not all the arrays that were written")
+                return self._from_arrays(read)
         except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
             raise InputError(
                 f"{file}: unreadable ({error}); delete it and run again to replace it"
@@ -228,7 +236,9 @@ class UtteranceStore(ABC, Generic[Record]):
         temporary = file.with_name(f".{mark}.{socket.gethostname()}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as handle:
-                np.savez_compressed(handle, allow_pickle=False, **self._to_arrays(record))
+                arrays = self._to_arrays(record)
+                named = {NAMES: np.array(list(arrays)), **arrays}
+                np.savez_compressed(handle, allow_pickle=False, **named)
                 handle.flush()
                 os.fsync(handle.fileno())
             temporary.replace(file)

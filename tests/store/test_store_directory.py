@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import pickle
+import re
 import socket
 import tempfile
 import time
@@ -278,6 +279,23 @@ def test_damaged_file_is_named_or_reads_the_same(small_store, data):
         assert str(store.file("a/1")) in str(error)  # noqa: PT017 - it may also be readable
     else:
         assert_same(read, small_attribution())
+
+
+def test_arrays_that_a_damaged_directory_of_the_file_leaves_out_are_missed(small_store):
+    """A length in an entry of the zip's directory may make it swallow those after it."""
+    store = small_store
+    whole = (store.path / "whole").read_bytes()
+    starts = [match.start() for match in re.finditer(b"PK\x01\x02", whole)]
+    starts.append(whole.rindex(b"PK\x05\x06"))
+    assert len(starts) > 15
+    for number, start in enumerate(starts[:-2]):
+        for after in starts[number + 2 :]:
+            damaged = bytearray(whole)
+            swallowed = after - starts[number + 1]
+            damaged[start + 32 : start + 34] = swallowed.to_bytes(2, "little")
+            store.file("a/1").write_bytes(damaged)
+            with pytest.raises(InputError, match="delete it and run again to replace it"):
+                store.read("a/1")
 
 
 def without(array_name):
