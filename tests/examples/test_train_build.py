@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from conftest import chirps
 from test_recipes import write_command
-from test_train_synthesis import FESTIVAL, FLITE
+from test_train_synthesis import CRASH, FESTIVAL, FLITE
 
 from examples.prompts.train import build
 from examples.prompts.train.build import (
@@ -183,6 +183,22 @@ def test_recordings_in_train_are_changed(corpus, speech):
         assert len(was) != len(now) or (was != now).any()
 
 
+def test_a_sentence_that_an_engine_crashes_on_costs_that_sentence_alone(
+    speech, voices, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    script = CRASH.replace("cruel", "stazione") + FESTIVAL
+    write_command(tmp_path, "festival", script.format(log="/dev/null", wav=voices / "spoken.wav"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{voices}/commands:/usr/bin:/bin")
+    main([str(speech[0]), str(tmp_path / "corpus"), *FLAGS, "--parts", "general"])
+    found = manifests(tmp_path / "corpus")
+    texts = {row.src_text for row in found["train_general_st_it_en"]}
+    assert texts == {"buonasera a tutti", "a domani"}
+    assert "where is the station" in {row.src_text for row in found["train_general_st_en_it"]}
+    said = " ".join(caplog.text.split())
+    assert "1 left out, not spoken, shorter" in said
+
+
 def files_of(folder):
     return {path.relative_to(folder): path.read_bytes()
             for path in folder.rglob("*") if path.is_file()}  # fmt: skip
@@ -291,10 +307,10 @@ def test_utterances_of_a_bad_length_are_counted(tmp_path, caplog):
     assert dev.n_frames == 2498
     said = [" ".join(record.getMessage().split()) for record in caplog.records]
     assert "train_real_st_en_it 1 utterances 0.00 h" in said
-    assert "3 left out, shorter than 0.3 s or longer than 20 s" in said
+    assert "3 left out, not spoken, shorter than 0.3 s or longer than 20 s" in said
     # Nothing is left of the recordings without translation.
     assert "train_real_asr_en 0 utterances 0.00 h" in said
-    assert "1 left out, shorter than 0.3 s or longer than 20 s" in said
+    assert "1 left out, not spoken, shorter than 0.3 s or longer than 20 s" in said
     assert "no manifest, as no utterance is left" in said
     assert not (corpus / "train_real_asr_en.tsv").exists()
 

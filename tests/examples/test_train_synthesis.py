@@ -126,6 +126,34 @@ def test_a_failure_is_one_line_in_the_words_of_the_engine(path, engine, voice, s
         speak([spoken("some words", engine, voice)])
 
 
+CRASH = 'if grep -q cruel "$2"; then echo "no diphone c-r" >&2; kill -SEGV $$; fi\n'
+
+
+def test_a_sentence_that_festival_crashes_on_is_left_out_alone(path, caplog):
+    command(path, "festival", CRASH + FESTIVAL)
+    texts = ["one", "two", "cruel", "four", "five", "six", "seven"]
+    found = speak([spoken(text, "festival", "lp_diphone") for text in texts])
+    assert [len(samples) for samples in found] == [1000, 1000, 0, 1000, 1000, 1000, 1000]
+    assert caplog.messages == [
+        "festival, voice lp_diphone: crashed (signal 11: no diphone c-r) on 'cruel', left out"
+    ]
+
+
+def test_what_a_crash_had_written_before_is_not_taken_for_speech(path):
+    command(path, "festival", FESTIVAL + "\n" + CRASH)
+    found = speak([spoken(text, "festival", "lp_diphone") for text in ("cruel", "two")])
+    assert [len(samples) for samples in found] == [0, 1000]
+
+
+def test_festival_that_crashes_on_everything_is_refused(path):
+    command(path, "festival", CRASH + FESTIVAL)
+    some = [spoken(text, "festival", "lp_diphone") for text in ("cruel", "so cruel", "cruel too")]
+    assert [len(samples) for samples in speak(some[:1])] == [0]
+    message = r"^festival crashed \(signal 11: no diphone c-r\) on each of 3 sentences, expected "
+    with pytest.raises(InputError, match=message):
+        speak(some)
+
+
 def test_a_voice_of_another_rate_is_refused(path):
     soundfile.write(path.parent / "spoken.wav", np.zeros(100), 8000)
     command(path, "flite", FLITE)

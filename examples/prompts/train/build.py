@@ -100,7 +100,7 @@ class Speak:
 
 
 def run_job(job: tuple[Job, Path, int]) -> Made:
-    """Make the audio of a job; names with 0 frames were left out for their length."""
+    """Make the audio of a job; names with 0 frames are left out."""
     job_, folder, seed = job
     made: Made = []
     for name, samples in zip(job_.names, job_.make(), strict=True):
@@ -202,7 +202,7 @@ class Corpus:
             logger.info("%-32s %6d utterances %6.2f h", name, len(kept), hours)
             if len(kept) < len(rows):
                 logger.info(
-                    "%-32s %6d left out, shorter than %g s or longer than %g s",
+                    "%-32s %6d left out, not spoken, shorter than %g s or longer than %g s",
                     *("", len(rows) - len(kept), MIN_SECONDS, MAX_SECONDS),
                 )
             if kept:

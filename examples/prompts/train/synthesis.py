@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from fbk_xattn.data.features import read_audio
 from fbk_xattn.data.prompts_texts import Language
 from fbk_xattn.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Voice and how often it speaks: engine, name there.
 VOICES: dict[Language, dict[tuple[str, str], float]] = {
@@ -53,6 +56,10 @@ class Spoken:
     pitch: float
 
 
+class EngineCrashError(InputError):
+    """An engine was ended by a signal; another sentence may still be spoken."""
+
+
 def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
     """Synthesise sentences.
 
@@ -60,10 +67,12 @@ def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
         sentences: All of one engine; festival starts once for all of them.
 
     Returns:
-        For each ``(n_samples,)`` at 16 kHz in the range of 16-bit integers.
+        For each ``(n_samples,)`` at 16 kHz in the range of 16-bit integers; ``(0,)``, with a
+        warning, for a sentence that the engine crashes on.
 
     Raises:
-        InputError: An engine is not installed or fails; the message has its own words.
+        InputError: An engine is not installed, fails, or crashes on each of several sentences; the
+            message has its own words.
     """
     if not sentences:
         return []
@@ -71,12 +80,35 @@ def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
         return [_pico(sentence) for sentence in sentences]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{number}.wav") for number in range(len(sentences))]
-        if sentences[0].engine == "flite":
+        crashes = _write(sentences, files)
+        if len(crashes) == len(sentences) > 1:
+            error = crashes[files[0]]
+            raise InputError(f"{error} on each of {len(crashes)} sentences, expected it to work")
+        return [
+            np.zeros(0, np.float32) if file in crashes else _read(sentence, file)
+            for sentence, file in zip(sentences, files, strict=True)
+        ]
+
+
+def _write(sentences: Sequence[Spoken], files: Sequence[Path]) -> dict[Path, EngineCrashError]:
+    """Speak to files; returns those whose sentences the engine crashes on, one by one."""
+    try:
+        if sentences[0].engine == "festival":
+            _festival(sentences, files)
+        else:
             for sentence, file in zip(sentences, files, strict=True):
                 _flite(sentence, file)
-        else:
-            _festival(sentences, files)
-        return [_read(sentence, file) for sentence, file in zip(sentences, files, strict=True)]
+    except EngineCrashError as error:
+        # Festival dies of a sentence (a diphone that the voice lacks) with all that are behind it.
+        if half := len(sentences) // 2:
+            return _write(sentences[:half], files[:half]) | _write(sentences[half:], files[half:])
+        logger.warning(
+            "%s, voice %s: %s on %r, left out",
+            *(sentences[0].engine, sentences[0].voice),
+            *(str(error).removeprefix(f"{sentences[0].engine} "), sentences[0].text),
+        )
+        return {files[0]: error}
+    return {}
 
 
 def _read(sentence: Spoken, file: Path) -> NDArray[np.float32]:
@@ -145,6 +177,10 @@ def _run(command: list[str]) -> None:
         ) from None
     if done.returncode:
         lines = (done.stderr + done.stdout).decode(errors="replace").strip().split("\n")
+        if done.returncode < 0:
+            raise EngineCrashError(
+                f"{command[0]} crashed (signal {-done.returncode}: {lines[0] or 'it said nothing'})"
+            )
         raise InputError(
             f"{command[0]} failed with code {done.returncode}: {lines[0] or 'it said nothing'}"
         )
