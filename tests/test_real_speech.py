@@ -9,10 +9,13 @@ import subprocess
 from pathlib import Path
 
 import browser as browsers
+import jiwer
 import numpy as np
 import pytest
 from fairseq_runs import run_generate, run_train
+from shipped_model import MODEL, join_model
 
+from fbk_xattn.analysis import correlate_targets
 from fbk_xattn.analysis.maps import input_cells
 from fbk_xattn.cli.main import main
 from fbk_xattn.data.features import load_features
@@ -72,6 +75,26 @@ def test_features_are_those_of_the_audio(speech):
     features = load_features(data / prepared.audio)
     np.testing.assert_array_equal(features, load_features(corpus / audio.audio))
     assert len(features) == prepared.n_frames == audio.n_frames
+
+
+def test_the_shipped_model_hears_and_its_late_layers_attend_to_what_matters(speech, tmp_path):
+    data, store = tmp_path / "data", tmp_path / "store"
+    assert main(["prepare", str(speech[0]), str(data), "--vocabulary", str(MODEL)]) == 0
+    run_generate(
+        data, join_model(tmp_path), "--attribution-dir", store, "--save-cross-attention",
+        "--explain", "input", "encoder", "--num-masks", "150", "--max-tokens", "4000",
+        "--beam", "5", "--max-len-b", "200", "--no-repeat-ngram-size", "5",
+    )  # fmt: skip
+    with AttributionStore.open(store) as opened:
+        heard = {each.id: each.hypothesis for each in opened}
+        tables = correlate_targets(opened)
+    said = {row.id: row.tgt_text for row in read_manifest(data / "test.tsv") if "asr" in row.id}
+    errors = jiwer.wer(list(said.values()), [heard[name] for name in said])
+    assert errors < 0.4, heard
+    for target, least in (("input", 0.1), ("encoder", 0.3)):
+        heads_averaged = tables[target].mean[:, -1]  # of each layer, then of all
+        assert heads_averaged[-1] > least, target
+        assert heads_averaged[-2] > heads_averaged[0] + 0.1, target
 
 
 def test_from_training_to_table_and_picture(speech, tmp_path, capsys):

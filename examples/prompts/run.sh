@@ -1,40 +1,46 @@
 #!/usr/bin/env bash
 # From nothing to the paper's correlation table on real speech: sets up, fetches telephone prompts in
-# English and Italian, trains a small model on the CPU, decodes and explains eight test utterances,
-# correlates cross-attention with saliency, draws pictures, and writes an interactive report.
+# English and Italian, decodes and explains eight test utterances with a trained model, correlates
+# cross-attention with saliency, draws pictures, and writes an interactive report.
 #
 #   bash examples/prompts/run.sh [--audio-dir DIR] [--work-dir DIR] [--num-masks N]
-#                                [--minutes M | --model DIR]
+#                                [--model DIR | --train [--minutes M]]
 #     --audio-dir DIR  folder with the four Debian packages unpacked, instead of fetching them
 #     --work-dir DIR   where to put everything it makes (default: examples/prompts/work)
-#     --num-masks N    occlusion masks for each utterance and target (default: 400)
-#     --minutes M      at most so long for training (default: 9)
-#     --model DIR      a folder of examples/prompts/train/ship.py, instead of training a model
+#     --num-masks N    occlusion masks for each utterance and target (default: 1000)
+#     --model DIR      model, a folder of examples/prompts/train/ship.py (default: examples/prompts/model)
+#     --train          train a small model on the CPU, and explain that
+#     --minutes M      with --train: at most so long (default: 9)
 #
-# A second run skips what is done. Data, model and results are in the folder trained of DIR, with
-# --model in the folder shipped.
+# A second run skips what is done. Data, model and results are in the folder shipped of --work-dir,
+# with --train in the folder trained.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 ROOT="$PWD"
 WORK="$ROOT/examples/prompts/work"
 PACKAGES=(asterisk-core-sounds-{en,it}-g722 asterisk-core-sounds-{en,it})
-audio_dir="" num_masks=400 way=trained minutes="" model=""
+audio_dir="" num_masks=1000 way=shipped minutes="" model=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --audio-dir) audio_dir="${2:?--audio-dir expects a folder}"; shift 2 ;;
         --work-dir) WORK="${2:?--work-dir expects a folder}"; shift 2 ;;
         --num-masks) num_masks="${2:?--num-masks expects a number}"; shift 2 ;;
-        --model) model="${2:?--model expects a folder}" way=shipped; shift 2 ;;
+        --model) model="${2:?--model expects a folder}"; shift 2 ;;
+        --train) way=trained; shift ;;
         --minutes) minutes="${2:?--minutes expects a number}"; shift 2 ;;
-        -h | --help) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "error: unknown argument $1; --help lists what is expected" >&2; exit 2 ;;
     esac
 done
 if [ -n "$minutes" ] && [ "$way" = shipped ]; then
-    echo "error: --minutes $minutes: expected without --model only, which is trained already" >&2
+    echo "error: --minutes $minutes: expected with --train only" >&2
     exit 2
 fi
-minutes="${minutes:-9}"
+if [ -n "$model" ] && [ "$way" = trained ]; then
+    echo "error: --model $model: expected without --train, which makes a model" >&2
+    exit 2
+fi
+minutes="${minutes:-9}" model="${model:-examples/prompts/model}"
 if [ -n "$audio_dir" ]; then
     [ -d "$audio_dir" ] || { echo "error: --audio-dir $audio_dir: no such folder" >&2; exit 2; }
     audio_dir="$(cd "$audio_dir" && pwd)"

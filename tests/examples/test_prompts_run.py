@@ -70,8 +70,8 @@ def ship(folder, parts):
 
 
 def run_model(checkout, *flags):
-    """Run the example of a checkout with its model."""
-    return run_in(checkout, "--model", "examples/prompts/model", *flags)
+    """Run the example of a checkout with its model, which it does by itself."""
+    return run_in(checkout, *flags)
 
 
 def run_in(checkout, *flags):
@@ -106,14 +106,14 @@ def test_the_shipped_model_is_joined_and_explained(checkout):
     assert generate.startswith("fairseq-generate work/shipped/data ")
     assert value(generate, "--path") == "work/shipped/model.pt"
     assert value(generate, "--attribution-dir") == "work/shipped/attributions"
-    assert value(generate, "--num-masks") == "400"
+    assert value(generate, "--num-masks") == "1000"
     assert calls[-1].startswith("fbk-xattn report work/shipped/attributions ")
 
 
 def test_the_two_models_share_the_corpus_and_nothing_else(checkout):
     run_model(checkout)
     before = contents(checkout / "work" / "shipped")
-    result, calls = run_in(checkout, "--minutes", "3", "--num-masks", "5")
+    result, calls = run_in(checkout, "--train", "--minutes", "3", "--num-masks", "5")
     assert result.returncode == 0, result.stderr
     assert "prompts" not in [call.split()[1] for call in calls]
     assert calls[0] == "fbk-xattn prepare work/corpus work/trained/data --vocabulary-size 200"
@@ -141,8 +141,8 @@ def contents(folder):
 
 def test_training_needs_no_shipped_model_and_is_not_done_again(checkout):
     shutil.rmtree(checkout / "checkout" / "examples" / "prompts" / "model")
-    run_in(checkout)
-    result, calls = run_in(checkout)
+    run_in(checkout, "--train")
+    result, calls = run_in(checkout, "--train")
     assert result.returncode == 0, result.stderr
     assert {call.split()[0] for call in calls} == {"fbk-xattn", "fairseq-generate"}
     assert {call.split()[1] for call in calls} & {
@@ -182,6 +182,14 @@ def test_a_damaged_model_is_refused(damage, checkout):
     assert not (checkout / "work" / "shipped" / "model.pt").exists()
 
 
+def test_another_model_can_be_given(checkout):
+    ship(checkout / "other", (b"other ", b"parts"))
+    result, calls = run_model(checkout, "--model", checkout / "other")
+    assert result.returncode == 0, result.stderr
+    assert (checkout / "work" / "shipped" / "model.pt").read_bytes() == b"other parts"
+    assert value(calls[1], "--vocabulary") == "other"
+
+
 def test_results_of_another_shipped_model_are_refused(checkout):
     run_model(checkout)
     ship(checkout / "checkout" / "examples" / "prompts" / "model", (b"another", b" model"))
@@ -211,7 +219,8 @@ def test_without_apt_get_it_asks_for_a_folder(tmp_path, checkout):
     [
         (["--audio-dir", "/no/such/folder"], "--audio-dir /no/such/folder: no such folder"),
         (["--masks", "3"], "unknown argument --masks"),
-        (["--minutes", "3", "--model", "x"], "--minutes 3: expected without --model only"),
+        (["--minutes", "3"], "--minutes 3: expected with --train only"),
+        (["--train", "--model", "x"], "--model x: expected without --train, which makes a model"),
     ],
 )
 def test_wrong_arguments_are_named(flags, message):
@@ -224,7 +233,7 @@ def test_wrong_arguments_are_named(flags, message):
 def test_help_lists_the_arguments():
     result = run("--help")
     assert result.returncode == 0
-    for flag in ("--audio-dir", "--work-dir", "--num-masks", "--minutes", "--model"):
+    for flag in ("--audio-dir", "--work-dir", "--num-masks", "--minutes", "--model", "--train"):
         assert flag in result.stdout
     assert result.stdout.startswith("From nothing")
-    assert result.stdout.endswith("folder shipped.\n")
+    assert result.stdout.endswith("folder trained.\n")
