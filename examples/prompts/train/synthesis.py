@@ -82,8 +82,10 @@ def speak(sentences: Sequence[Spoken]) -> list[NDArray[np.float32]]:
         files = [Path(folder, f"{number}.wav") for number in range(len(sentences))]
         crashes = _write(sentences, files)
         if len(crashes) == len(sentences) > 1:
-            error = crashes[files[0]]
-            raise InputError(f"{error} on each of {len(crashes)} sentences, expected it to work")
+            raise InputError(
+                f"{sentences[0].engine} {crashes[files[0]]} on each of {len(crashes)} sentences, "
+                "expected it to work"
+            )
         return [
             np.zeros(0, np.float32) if file in crashes else _read(sentence, file)
             for sentence, file in zip(sentences, files, strict=True)
@@ -104,8 +106,7 @@ def _write(sentences: Sequence[Spoken], files: Sequence[Path]) -> dict[Path, Eng
             return _write(sentences[:half], files[:half]) | _write(sentences[half:], files[half:])
         logger.warning(
             "%s, voice %s: %s on %r, left out",
-            *(sentences[0].engine, sentences[0].voice),
-            *(str(error).removeprefix(f"{sentences[0].engine} "), sentences[0].text),
+            *(sentences[0].engine, sentences[0].voice, error, sentences[0].text),
         )
         return {files[0]: error}
     return {}
@@ -179,7 +180,7 @@ def _run(command: list[str]) -> None:
         lines = (done.stderr + done.stdout).decode(errors="replace").strip().split("\n")
         if done.returncode < 0:
             raise EngineCrashError(
-                f"{command[0]} crashed (signal {-done.returncode}: {lines[0] or 'it said nothing'})"
+                f"crashed (signal {-done.returncode}: {lines[0] or 'it said nothing'})"
             )
         raise InputError(
             f"{command[0]} failed with code {done.returncode}: {lines[0] or 'it said nothing'}"
