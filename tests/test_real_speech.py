@@ -16,6 +16,7 @@ from fairseq_runs import run_generate, run_train
 from shipped_model import MODEL, join_model
 
 from fbk_xattn.analysis import correlate_targets
+from fbk_xattn.analysis.agreement import pearson_by_token
 from fbk_xattn.analysis.maps import input_cells
 from fbk_xattn.cli.main import main
 from fbk_xattn.data.features import load_features
@@ -95,6 +96,28 @@ def test_the_shipped_model_hears_and_its_late_layers_attend_to_what_matters(spee
         heads_averaged = tables[target].mean[:, -1]  # of each layer, then of all
         assert heads_averaged[-1] > least, target
         assert heads_averaged[-2] > heads_averaged[0] + 0.1, target
+
+
+def test_maps_in_bf16_are_those_in_fp32(speech, tmp_path):
+    data = tmp_path / "data"
+    assert main(["prepare", str(speech[0]), str(data), "--vocabulary", str(MODEL)]) == 0
+    rows = [row for row in read_manifest(data / "test.tsv") if row.id == "asr-it/auth-incorrect"]
+    write_manifest(data / "test.tsv", rows)
+    maps = {}
+    for precision in ("fp32", "bf16"):
+        run_generate(
+            data, join_model(tmp_path), "--attribution-dir", tmp_path / precision,
+            "--explain", "input", "encoder", "--num-masks", "100", "--beam", "5",
+            "--max-len-b", "200", "--max-tokens", "4000", "--explanation-precision", precision,
+        )  # fmt: skip
+        with AttributionStore.open(tmp_path / precision) as store:
+            (explained,) = store
+        maps[precision] = [explained.input_saliency.dense(), explained.encoder_saliency]
+    for single, half in zip(maps["fp32"], maps["bf16"], strict=True):
+        correlations = pearson_by_token(single, half)
+        # The language tag's too, which hardly depends on the speech.
+        assert correlations.min() > 0.98, correlations
+        assert np.median(correlations) > 0.999
 
 
 def test_from_training_to_table_and_picture(speech, tmp_path, capsys):

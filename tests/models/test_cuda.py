@@ -16,6 +16,7 @@ from fbk_xattn.models.relative_attention import RelativePositions, sinusoids
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
+from fbk_xattn.models.cuda.decoder import FusedDecoder
 from fbk_xattn.models.cuda.depthwise import CUDADepthwise
 from fbk_xattn.models.cuda.encoder import FusedEncoder
 
@@ -184,6 +185,28 @@ def test_the_fused_encoder_gives_what_the_encoder_gives(n_frames, n_utterances, 
         result = fused(features.cuda())["encoder_out"][0]
         assert result.dtype == dtype
         torch.testing.assert_close(result.float().cpu(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("sizes", [{}, SIZES])
+def test_the_fused_decoder_gives_what_the_decoder_gives(sizes):
+    torch.manual_seed(0)
+    model = building.build(**sizes).eval()
+    features, tokens = torch.randn(3, 60, 6), torch.randint(4, 18, (1, 5)).expand(3, 5)
+    with torch.no_grad():
+        encoder_out = model.encoder(features, torch.full((3,), 60))
+        expected = model.decoder(tokens, encoder_out=encoder_out)[0]
+    encoded = encoder_out["encoder_out"][0]
+    for dtype, of_logits, tolerance in (
+        (torch.float32, torch.float32, 1e-4),
+        (torch.float16, torch.float16, 0.02),
+        (torch.bfloat16, torch.float16, 0.1),
+    ):
+        fused = inference_copy(model.cuda(), dtype).decoder
+        assert isinstance(fused, FusedDecoder)
+        with torch.no_grad():
+            logits, _ = fused(tokens.cuda(), {"encoder_out": [encoded.cuda().to(dtype)]})
+        assert logits.dtype == of_logits
+        torch.testing.assert_close(logits.float().cpu(), expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 20), (40, 5, 512), (1000, 3, 100)])

@@ -31,8 +31,24 @@ def test_gives_the_logits_of_the_model(model, dtype, tolerance):
     copy = inference_copy(model, dtype)
     assert isinstance(copy.decoder.layers[0].encoder_attn, CrossAttention)
     result = logits(copy, features.to(dtype), tokens)
-    assert result.dtype == dtype
+    assert result.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
     torch.testing.assert_close(result.float(), expected, atol=tolerance, rtol=0)
+
+
+def test_logits_in_bf16_are_not_rounded_to_bf16(model):
+    features, tokens = torch.randn(3, 50, 6), torch.randint(4, 18, (3, 5))
+    with torch.no_grad():
+        model.decoder.layer_norm.weight.add_(0.003)  # what bf16 has no place for beside 1
+        model.decoder.output_projection.weight.mul_(20)
+    result = logits(inference_copy(model, torch.bfloat16), features.bfloat16(), tokens)
+    assert (result.bfloat16() != result).float().mean() > 0.9
+    normed = []
+    model.decoder.layer_norm.register_forward_hook(lambda *call: normed.append(call[-1]))
+    logits(model, features, tokens)
+    copy = inference_copy(model, torch.bfloat16)
+    torch.testing.assert_close(
+        copy.decoder.output_projection(normed[0]), model.decoder.output_projection(normed[0])
+    )
 
 
 def test_leaves_the_model_as_it_is(model):
@@ -55,4 +71,4 @@ def test_padding_is_refused(model):
 def test_a_linear_layer_of_any_size(size, bias):
     layer = torch.nn.Linear(8, size, bias=bias)
     x = torch.randn(2, 3, 8)
-    torch.testing.assert_close(AlignedLinear(layer)(x), layer(x))
+    torch.testing.assert_close(AlignedLinear(layer, torch.float32)(x), layer(x))

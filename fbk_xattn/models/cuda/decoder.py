@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbk_xattn.models.cuda.rowwise import normalise
-from fbk_xattn.models.inference import AlignedLinear, CrossAttention
+from fbk_xattn.models.inference import AlignedLinear, CrossAttention, logits_dtype
 
 # What a plain decoder does without.
 EXTRAS = ("quant_noise", "project_in_dim", "layernorm_embedding", "project_out_dim")
@@ -52,9 +53,13 @@ class FusedDecoder(FairseqDecoder):
     cross-attention (``layers[i].encoder_attn``) are modules, for hooks.
     """
 
-    def __init__(self, decoder: Any) -> None:
-        """Take over the weights of a decoder that can be fused and is on a CUDA device."""
+    def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
+        """Take over the weights of a decoder that can be fused, on a CUDA device, in ``dtype``."""
         super().__init__(decoder.dictionary)
+        self._logits_dtype = logits_dtype(dtype, on_gpu=True)
+        self.output_projection = AlignedLinear(decoder.output_projection, self._logits_dtype)
+        self._norm = _as_float(decoder.layer_norm.weight, decoder.layer_norm.bias)
+        decoder = copy.deepcopy(decoder).to(dtype)
         self.embed_tokens, self.embed_positions = decoder.embed_tokens, decoder.embed_positions
         self._scale = decoder.embed_scale
         offset = torch.zeros_like(decoder.layer_norm.weight, dtype=torch.float32)
@@ -62,9 +67,7 @@ class FusedDecoder(FairseqDecoder):
         for layer in decoder.layers:
             self.layers.append(FusedDecoderLayer(layer, offset))
             offset = offset + _as_float(layer.self_attn.out_proj.bias, layer.fc2.bias).sum(dim=0)
-        self._norm = _as_float(decoder.layer_norm.weight, decoder.layer_norm.bias)
         self._offset, self._eps = offset, decoder.layer_norm.eps
-        self.output_projection = AlignedLinear(decoder.output_projection)
 
     def forward(
         self, prev_output_tokens: Tensor, encoder_out: dict[str, Any]
@@ -85,7 +88,7 @@ class FusedDecoder(FairseqDecoder):
         encoded = encoder_out["encoder_out"][0]
         for layer in self.layers:
             layer(x, shape, encoded)
-        normed = normalise(x, self._offset, self._norm, self._eps)
+        normed = normalise(x, self._offset, self._norm, self._eps, dtype=self._logits_dtype)
         return self.output_projection(normed.view(shape)).transpose(0, 1), {}
 
 

@@ -55,6 +55,7 @@ def normalise(
     norm: Tensor,
     eps: float,
     final: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return the layer norm of ``x + offset``.
 
@@ -64,12 +65,13 @@ def normalise(
         norm: ``(2, d)`` in float32: weight and bias.
         eps: Of the layer norms.
         final: ``(2, d)`` of a layer norm to apply first, whose result replaces ``x``.
+        dtype: Of the result (default: that of ``x``).
 
     Returns:
         ``(n, d)``.
     """
     n_rows, dim = x.shape
-    result = torch.empty_like(x)
+    result = torch.empty_like(x, dtype=dtype)
     columns = triton.next_power_of_2(dim)
     rows = 2
     _normalise[(triton.cdiv(n_rows, rows),)](
