@@ -29,6 +29,8 @@ class AdamWConfig(FairseqDataclass):
         default=0.0, metadata={"help": "share of a weight, times the learning rate, taken off it"}
     )
     lr: list[float] = II("optimization.lr")  # noqa: RUF009 - fairseq resolves it
+    bf16: bool = II("common.bf16")
+    seed: int = II("common.seed")
 
 
 @register_optimizer("adamw", dataclass=AdamWConfig)
@@ -39,6 +41,12 @@ class AdamW(FairseqOptimizer):
     fairseq keeps as one tensor a weight, these cost as much as a batch. In half precision a
     training begun with ``adam`` goes on with ``adamw``; in fp32 fairseq asks for the same
     optimizer or ``--reset-optimizer``.
+
+    With ``--bf16`` fairseq updates float32 copies of weights that bf16 has rounded already, and
+    rounds them again after each update. As copies all lie on bf16's grid, the small steps of a
+    warm-up would show in none of them until many have added up. Here the copies of matrices get
+    random low bits, which round to the same weights: of a step of a tenth of the grid, a tenth of
+    the weights show it at once, as if the copies had been made before rounding.
     """
 
     def __init__(self, cfg: AdamWConfig, params: Iterable[nn.Parameter]) -> None:
@@ -54,6 +62,8 @@ class AdamW(FairseqOptimizer):
             if not 0 <= value < math.inf:
                 raise InputError(f"--{flag.replace('_', '-')} {value}: expected 0 or more")
         params = list(params)
+        if cfg.bf16:
+            _add_low_bits(params, cfg.seed)
         on_gpu = all(parameter.is_cuda for parameter in params)
         self._optimizer = torch.optim.AdamW(params, fused=on_gpu, **self.optimizer_config)
 
@@ -96,6 +106,22 @@ class AdamW(FairseqOptimizer):
         if max_norm > 0:
             nn.utils.clip_grads_with_norm_(self.params, max_norm, norm)
         return norm
+
+
+@torch.no_grad()
+def _add_low_bits(copies: list[nn.Parameter], seed: int) -> None:
+    """Move float32 copies of bf16 matrices to random places that round to the same weights.
+
+    Zeros stay, as the embedding of padding has to. Vectors do too: gains and biases begin with
+    values that no rounding made.
+    """
+    # On the CPU, where every process draws the same, whatever its GPU.
+    generator = torch.Generator().manual_seed(seed)
+    for copy in copies:
+        if copy.dtype == torch.float32 and copy.dim() > 1:
+            # Of 32 bits bf16 keeps the upper 16, and rounds to the nearest.
+            low = torch.randint(-0x7FFF, 0x8000, copy.shape, dtype=torch.int32, generator=generator)
+            copy.view(torch.int32).add_(low.to(copy.device) * (copy != 0))
 
 
 def _betas(betas: Any) -> tuple[float, float]:

@@ -8,13 +8,23 @@ import pytest
 import torch
 from fairseq.optim.adam import FairseqAdam
 from fairseq_runs import run_train
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fbk_xattn.checkpoints import load_checkpoint
 from fbk_xattn.errors import InputError
 from fbk_xattn.optim.adamw import AdamW
 
-FLAGS = {"lr": [0.05], "adam_betas": "(0.9, 0.98)", "adam_eps": 1e-8, "weight_decay": 0.1}
+FLAGS = {
+    "lr": [0.05],
+    "adam_betas": "(0.9, 0.98)",
+    "adam_eps": 1e-8,
+    "weight_decay": 0.1,
+    "bf16": False,
+    "seed": 1,
+}
+HALF_PRECISION = {**FLAGS, "bf16": True}
 
 
 def pair():
@@ -107,7 +117,9 @@ def test_settings_of_the_run_replace_those_of_the_checkpoint():
     (ours, adamw), _ = pair()
     step(ours, adamw, 0)
     other = {"lr": [0.2], "adam_betas": (0.8, 0.9), "adam_eps": 1e-6, "weight_decay": 0.0}
-    again = AdamW(OmegaConf.create(other), [torch.nn.Parameter(p.detach().clone()) for p in ours])
+    again = AdamW(
+        OmegaConf.create({**FLAGS, **other}), [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    )
     again.load_state_dict(copy.deepcopy(adamw.state_dict()), again.optimizer_config)
     (group,) = again.param_groups
     assert {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")} == {
@@ -124,3 +136,53 @@ def test_trains_and_goes_on(data, tmp_path, begun_with, precision):
     run_train(data, tmp_path, "--optimizer", "adamw", "--max-update", "8", *precision)
     state = load_checkpoint(tmp_path / "checkpoint_last.pt")
     assert {float(s["step"]) for s in state["last_optimizer_state"]["state"].values()} == {8.0}
+
+
+def copies(*weights):
+    """What fairseq trains with --bf16: float32 copies of weights that bf16 has rounded."""
+    return [torch.nn.Parameter(weight.bfloat16().float()) for weight in weights]
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_bits_that_bf16_has_no_place_for_leave_its_weights_as_they_are(values):
+    weights = torch.tensor(values)[:, None].bfloat16()
+    weights = weights[weights.isfinite()][:, None]  # the largest floats round to infinity
+    (matrix,) = copies(weights)
+    AdamW(OmegaConf.create(HALF_PRECISION), [matrix])
+    assert torch.equal(matrix.bfloat16(), weights)
+
+
+def test_copies_of_bf16_weights_get_bits_of_their_own():
+    torch.manual_seed(0)
+    weights = torch.randn(50, 40), torch.ones(50)
+    with torch.no_grad():
+        weights[0][3] = 0  # as the embedding of padding
+    made = {}
+    for name, flags in {
+        "once": HALF_PRECISION,
+        "again": HALF_PRECISION,
+        "other seed": {**HALF_PRECISION, "seed": 2},
+        "single precision": FLAGS,
+    }.items():
+        made[name] = copies(*weights)
+        AdamW(OmegaConf.create(flags), made[name])
+    rounded = copies(*weights)
+    assert torch.equal(made["once"][0], made["again"][0])
+    assert not torch.equal(made["once"][0], made["other seed"][0])
+    assert torch.equal(made["single precision"][0], rounded[0])
+    differ = made["once"][0] != rounded[0]
+    assert not differ[3].any()
+    assert differ[torch.arange(50) != 3].float().mean() > 0.99
+    assert torch.equal(made["once"][1], rounded[1])  # a vector: gains of norms, which begin with 1
+
+
+def test_steps_that_bf16_has_no_place_for_add_up():
+    torch.manual_seed(0)
+    (weights,) = copies(torch.rand(100, 100) + 1)  # 2 ** -7 from one to the next
+    begin = weights.detach().clone()
+    adamw = AdamW(OmegaConf.create({**HALF_PRECISION, "lr": [1e-4], "weight_decay": 0}), [weights])
+    for _ in range(5):
+        weights.grad = torch.ones_like(weights)
+        adamw.step()
+    moved = (begin - weights.bfloat16().float()).mean().item()
+    assert moved == pytest.approx(5e-4, rel=0.2)
