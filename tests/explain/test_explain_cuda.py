@@ -1,5 +1,6 @@
 """Explanations on a CUDA device, against the CPU; skipped where there is none."""
 
+import contextlib
 import copy
 import dataclasses
 
@@ -20,6 +21,7 @@ from fbk_xattn.explain import (
     probability_difference,
     token_saliency,
 )
+from fbk_xattn.models.inference import inference_copy
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
@@ -70,4 +72,41 @@ def test_masks_are_those_of_the_cpu_and_maps_within_rounding(name, at_a_time):
         )
         np.testing.assert_allclose(
             token_saliency(ours), token_saliency(theirs), rtol=1e-3, atol=1e-4
+        )
+
+
+@contextlib.contextmanager
+def no_more_memory_than(n_bytes):
+    """Leave so much to the process; the device answers a request for more as if it were full."""
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(n_bytes / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-3), (torch.float16, 1e-2)])
+def test_a_full_device_halves_the_batch_and_changes_no_sum(name, dtype, tolerance, caplog):
+    model = published.load()[0].cuda()
+    if dtype is not None:
+        model = inference_copy(model, dtype)
+    utterance = on_device(published.utterance_of(0))
+    caplog.clear()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    theirs = EXPLAINERS[name].explain(model, utterance, 6000, 5, 100)
+    assert not caplog.records
+    with no_more_memory_than(torch.cuda.max_memory_reserved()):
+        ours = EXPLAINERS[name].explain(model, utterance, 6000, 5, 6000)
+    share = 6000 // len(ours)
+    assert caplog.messages[0] == (
+        f"no memory on the device for {share} occluded copies at once, going on with {share // 2}"
+    )
+    for here, there in zip(ours, theirs, strict=True):
+        assert np.array_equal(here.denominator, there.denominator)
+        np.testing.assert_allclose(
+            here.numerator, there.numerator, rtol=tolerance, atol=tolerance * there.numerator.max()
         )
