@@ -5,7 +5,8 @@
 Trains the base model from the same weights on the same batches of ``DATA`` in fp32, in bf16, in
 fp16 (on a GPU), and in fp32 again with other dropout, twice, which shows how far apart runs are
 that differ in chance alone. Prints the mean loss of each stretch of updates, in bits a token, and
-how far the curves are from that of fp32: on average over the stretches, and at the end.
+how far the curves are from that of fp32: on average over the stretches, and at the end; and how many
+updates were skipped because a gradient overflowed, which fp16 does until its loss scale fits.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def print_table(curves: dict[str, list[float]]) -> None:
     print(f"| mean distance from fp32 | {cells} |")
     cells = " | ".join(f"{100 * values[-1]:.2f} %" for values in distances.values())
     print(f"| distance at the end | {cells} |")
+    skipped = " | ".join(str(sum(x != x for x in curve)) for curve in curves.values())
+    print(f"| skipped updates | {skipped} |")
 
 
 if __name__ == "__main__":

@@ -67,5 +67,6 @@ def _decode(
 
 
 def _dtype(model: FairseqEncoderDecoderModel) -> torch.dtype:
-    """Return in which precision the model computes, which is not always the utterance's."""
-    return next(model.decoder.parameters()).dtype
+    """Return in which precision the layers compute; embeddings and utterances may have another."""
+    decoder = model.decoder
+    return next(getattr(decoder, "layers", decoder).parameters()).dtype

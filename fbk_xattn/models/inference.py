@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from fairseq.models import FairseqDecoder, FairseqEncoderDecoderModel
+from fairseq.models.transformer import TransformerDecoderBase
 from fairseq.modules import MultiheadAttention
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,9 @@ from fbk_xattn.models.conformer_encoder import ConformerEncoder
 
 # Elements by which the sizes of half-precision products divide where tensor cores are fast.
 TENSOR_CORE_MULTIPLE = 8
+# What a plain decoder does without.
+EXTRAS = ("quant_noise", "project_in_dim", "layernorm_embedding", "project_out_dim")
+LAYER_EXTRAS = ("attn_ln", "c_attn", "ffn_layernorm", "w_resid")
 
 
 def inference_copy(
@@ -40,11 +44,37 @@ def inference_copy(
     else:
         encoder = copy.deepcopy(encoder).to(dtype)
     if on_gpu:
-        from fbk_xattn.models.cuda.decoder import FusedDecoder, can_fuse
+        from fbk_xattn.models.cuda.decoder import FusedDecoder
 
-        if can_fuse(decoder):
+        if is_plain(decoder):
             return FairseqEncoderDecoderModel(encoder, FusedDecoder(decoder, dtype)).eval()
     return FairseqEncoderDecoderModel(encoder, _sped_up(decoder, dtype)).eval()
+
+
+def is_plain(decoder: FairseqDecoder) -> bool:
+    """Tell whether a decoder is plain: layer norms first, one embedding, usual attention."""
+    return (
+        isinstance(decoder, TransformerDecoderBase)
+        and decoder.layer_norm is not None
+        and decoder.embed_positions is not None
+        and type(decoder.output_projection) is nn.Linear
+        and not decoder.cross_self_attention
+        and all(getattr(decoder, name, None) is None for name in EXTRAS)
+        and all(_is_plain_layer(layer) for layer in decoder.layers)
+    )
+
+
+def _is_plain_layer(layer: Any) -> bool:
+    attentions = (layer.self_attn, layer.encoder_attn)
+    return (
+        layer.normalize_before
+        and all(type(attention) is MultiheadAttention for attention in attentions)
+        and all(attention.bias_k is None for attention in attentions)
+        and not any(attention.add_zero_attn for attention in attentions)
+        and all(attention.q_proj.bias is not None for attention in attentions)
+        and type(layer.fc1) is nn.Linear
+        and all(getattr(layer, name, None) is None for name in LAYER_EXTRAS)
+    )
 
 
 def logits_dtype(dtype: torch.dtype, on_gpu: bool) -> torch.dtype:
@@ -57,6 +87,15 @@ def logits_dtype(dtype: torch.dtype, on_gpu: bool) -> torch.dtype:
     if dtype != torch.bfloat16:
         return dtype
     return torch.float16 if on_gpu else torch.float32
+
+
+def residual_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the precision in which a plain decoder of ``dtype`` adds up what its layers give.
+
+    Token embeddings are scaled by ``sqrt(d)``; beside them bf16 has no place for what an occlusion
+    changes in a token that the model predicts without listening.
+    """
+    return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
 def _sped_up(decoder: FairseqDecoder, dtype: torch.dtype) -> FairseqDecoder:
@@ -73,7 +112,23 @@ def _sped_up(decoder: FairseqDecoder, dtype: torch.dtype) -> FairseqDecoder:
         between = getattr(decoder, "project_out_dim", None)
         if wanted != dtype and norm is not None and between is None:
             result.layer_norm = _PreciseNorm(norm, wanted)
+    if residual_dtype(dtype) != dtype and is_plain(decoder):
+        _add_up_precisely(result, decoder, dtype)
     return result
+
+
+def _add_up_precisely(result: Any, decoder: Any, dtype: torch.dtype) -> None:
+    """Give a copy of a plain decoder the embeddings of the original, and norms down to ``dtype``.
+
+    Sums of the two precisions are taken in the higher one.
+    """
+    wanted = residual_dtype(dtype)
+    result.embed_tokens = copy.deepcopy(decoder.embed_tokens).to(wanted)
+    result.embed_positions = copy.deepcopy(decoder.embed_positions).to(wanted)
+    names = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm")
+    for layer, original in zip(result.layers, decoder.layers, strict=True):
+        for name in names:
+            setattr(layer, name, _PreciseNorm(getattr(original, name), dtype))
 
 
 class _PreciseNorm(nn.Module):
@@ -81,7 +136,7 @@ class _PreciseNorm(nn.Module):
 
     def __init__(self, norm: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self._norm, self._dtype = copy.deepcopy(norm), dtype
+        self._norm, self._dtype = copy.deepcopy(norm).float(), dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(..., d)``."""

@@ -209,6 +209,21 @@ def test_the_fused_decoder_gives_what_the_decoder_gives(sizes):
         torch.testing.assert_close(logits.float().cpu(), expected, atol=tolerance, rtol=0)
 
 
+def test_the_fused_decoder_keeps_small_changes_beside_large_embeddings():
+    torch.manual_seed(0)
+    model = building.build(decoder_layers=3).eval()
+    encoded, tokens = torch.randn(13, 2, 16), torch.randint(4, 18, (1, 5)).expand(2, 5)
+    with torch.no_grad():
+        model.decoder.embed_tokens.weight.mul_(100)  # beside which bf16 has no place for the rest
+        encoder_out = {"encoder_out": [encoded], "encoder_padding_mask": []}
+        here, there = model.decoder(tokens, encoder_out=encoder_out)[0]
+        fused = inference_copy(model.cuda(), torch.bfloat16).decoder
+        half = {"encoder_out": [encoded.cuda().bfloat16()]}
+        rounded_here, rounded_there = fused(tokens.cuda(), half)[0].float().cpu()
+    expected = here - there
+    assert (rounded_here - rounded_there - expected).norm() < 0.2 * expected.norm()
+
+
 @pytest.mark.parametrize("shape", [(3, 7, 20), (40, 5, 512), (1000, 3, 100)])
 def test_gradients_of_linear_layers_and_layer_norms(shape):
     torch.manual_seed(0)

@@ -51,6 +51,17 @@ def test_logits_in_bf16_are_not_rounded_to_bf16(model):
     )
 
 
+def test_bf16_keeps_small_changes_beside_large_embeddings(model):
+    features, tokens = torch.randn(2, 50, 6), torch.randint(4, 18, (1, 5)).expand(2, 5)
+    with torch.no_grad():
+        model.decoder.embed_tokens.weight.mul_(1000)  # beside which bf16 has no place for the rest
+    here, there = logits(model, features, tokens)
+    copy = inference_copy(model, torch.bfloat16)
+    rounded_here, rounded_there = logits(copy, features.bfloat16(), tokens)
+    expected = here - there
+    assert (rounded_here - rounded_there - expected).norm() < 0.05 * expected.norm()
+
+
 def test_leaves_the_model_as_it_is(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     inference_copy(model, torch.bfloat16)

@@ -38,7 +38,17 @@ def test_loss_curves_of_precisions_begin_at_the_same_loss(data, monkeypatch, cap
     first = [float(cell) for cell in rows[2][1:]]
     bf16 = first[list(compare_precision.RUNS).index("bf16")]
     assert bf16 == pytest.approx(first[0], rel=0.02)
-    assert len(rows) == 2 + compare_precision.STRETCHES + 2
+    assert len(rows) == 2 + compare_precision.STRETCHES + 3
+    assert {cell.strip() for cell in rows[-1][1:]} == {"0"}
+
+
+def test_skipped_updates_are_counted_and_not_averaged(capsys):
+    curve = [4.0, 2.0] * compare_precision.STRETCHES
+    skipped = [float("nan"), *curve[1:]]
+    compare_precision.print_table({"fp32": curve, "fp16": skipped})
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
+    assert [cell.strip() for cell in rows[2]] == ["1 to 2", "3.000", "2.000"]
+    assert [cell.strip() for cell in rows[-1]] == ["skipped updates", "0", "1"]
 
 
 def test_fewer_updates_than_the_table_has_stretches_are_refused(data, monkeypatch, capsys):

@@ -7,43 +7,16 @@ from typing import Any
 
 import torch
 from fairseq.models import FairseqDecoder
-from fairseq.models.transformer import TransformerDecoderBase
-from fairseq.modules import MultiheadAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fbk_xattn.models.cuda.rowwise import normalise
-from fbk_xattn.models.inference import AlignedLinear, CrossAttention, logits_dtype
-
-# What a plain decoder does without.
-EXTRAS = ("quant_noise", "project_in_dim", "layernorm_embedding", "project_out_dim")
-LAYER_EXTRAS = ("attn_ln", "c_attn", "ffn_layernorm", "w_resid")
-
-
-def can_fuse(decoder: FairseqDecoder) -> bool:
-    """Tell whether a decoder is plain: layer norms first, one embedding, usual attention."""
-    return (
-        isinstance(decoder, TransformerDecoderBase)
-        and decoder.layer_norm is not None
-        and decoder.embed_positions is not None
-        and type(decoder.output_projection) is nn.Linear
-        and not decoder.cross_self_attention
-        and all(getattr(decoder, name, None) is None for name in EXTRAS)
-        and all(_can_fuse_layer(layer) for layer in decoder.layers)
-    )
-
-
-def _can_fuse_layer(layer: Any) -> bool:
-    attentions = (layer.self_attn, layer.encoder_attn)
-    return (
-        layer.normalize_before
-        and all(type(attention) is MultiheadAttention for attention in attentions)
-        and all(attention.bias_k is None for attention in attentions)
-        and not any(attention.add_zero_attn for attention in attentions)
-        and all(attention.q_proj.bias is not None for attention in attentions)
-        and type(layer.fc1) is nn.Linear
-        and all(getattr(layer, name, None) is None for name in LAYER_EXTRAS)
-    )
+from fbk_xattn.models.inference import (
+    AlignedLinear,
+    CrossAttention,
+    logits_dtype,
+    residual_dtype,
+)
 
 
 class FusedDecoder(FairseqDecoder):
@@ -54,13 +27,15 @@ class FusedDecoder(FairseqDecoder):
     """
 
     def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
-        """Take over the weights of a decoder that can be fused, on a CUDA device, in ``dtype``."""
+        """Take over the weights of a plain decoder on a CUDA device, in ``dtype``."""
         super().__init__(decoder.dictionary)
         self._logits_dtype = logits_dtype(dtype, on_gpu=True)
         self.output_projection = AlignedLinear(decoder.output_projection, self._logits_dtype)
         self._norm = _as_float(decoder.layer_norm.weight, decoder.layer_norm.bias)
+        wanted = residual_dtype(dtype)
+        self.embed_tokens = copy.deepcopy(decoder.embed_tokens).to(wanted)
+        self.embed_positions = copy.deepcopy(decoder.embed_positions).to(wanted)
         decoder = copy.deepcopy(decoder).to(dtype)
-        self.embed_tokens, self.embed_positions = decoder.embed_tokens, decoder.embed_positions
         self._scale = decoder.embed_scale
         offset = torch.zeros_like(decoder.layer_norm.weight, dtype=torch.float32)
         self.layers = nn.ModuleList()
@@ -129,16 +104,25 @@ class FusedDecoderLayer(nn.Module):
         attended = functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=self._scale
         )
-        x.addmm_(attended.permute(2, 0, 1, 3).reshape(x.shape), self._attention_out.t())
+        _add_product(x, attended.permute(2, 0, 1, 3).reshape(x.shape), self._attention_out)
         attended, _ = self.encoder_attn(
             query=self._normed(x, 1).view(shape), key=encoded, value=encoded
         )
         x.add_(attended.view_as(x))
         inner = self._activation(functional.linear(self._normed(x, 2), *self._first))
-        x.addmm_(inner, self._second.t())
+        _add_product(x, inner, self._second)
 
     def _normed(self, x: Tensor, number: int) -> Tensor:
-        return normalise(x, self._offsets[number], self._norms[number], self._eps)
+        offset, norm = self._offsets[number], self._norms[number]
+        return normalise(x, offset, norm, self._eps, dtype=self._second.dtype)
+
+
+def _add_product(x: Tensor, inputs: Tensor, weight: Tensor) -> None:
+    """Add ``inputs`` times the transposed ``weight`` in place, in the precision of ``x``."""
+    if x.dtype == weight.dtype:
+        x.addmm_(inputs, weight.t())
+    else:
+        x.add_(functional.linear(inputs, weight))
 
 
 def _as_float(*vectors: Tensor) -> Tensor:
