@@ -5,8 +5,8 @@
 Trains the base model from the same weights on the same batches of ``DATA`` in fp32, in bf16, in
 fp16 (on a GPU), and in fp32 again with other dropout, twice, which shows how far apart runs are
 that differ in chance alone. Prints the mean loss of each stretch of updates, in bits a token, and
-how far the curves are from that of fp32: on average over the stretches, and at the end; and how many
-updates were skipped because a gradient overflowed, which fp16 does until its loss scale fits.
+how far the curves are from that of fp32: on average over the stretches, and at the end; and how
+many updates were skipped because a gradient overflowed, which fp16 does until its loss scale fits.
 """
 
 from __future__ import annotations
