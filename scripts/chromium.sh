@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by scripts/test.sh: puts Debian's chromium and its driver there for the tests of the
 # interactive report, which are skipped without them. Twelve seconds on a fresh machine.
 if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then

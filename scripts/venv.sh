@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes ROOT/.venv with the tested versions and activates it.
 #   PYTHON   interpreter to make it with (default: python3); 3.11 or 3.12
 # Usage: source scripts/venv.sh EXTRAS   (for example: test,prompts)
@@ -19,12 +20,13 @@ if [ ! -x "$VENV/bin/pip" ]; then
         exit 1
     fi
 fi
+# shellcheck source=/dev/null
 source "$VENV/bin/activate"
 stamp="$VENV/.installed-$extras"
 wanted="$(cat "$ROOT/setup.py" "$ROOT/constraints.txt" | sha256sum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "== installing fbk_xattn[$extras] with the tested versions (two minutes or so)"
+    echo "== installing fbk_xattn[${extras}] with the tested versions (two minutes or so)"
     pip install --disable-pip-version-check \
-        -c "$ROOT/constraints.txt" -e "$ROOT[$extras]"
+        -c "$ROOT/constraints.txt" -e "${ROOT}[${extras}]"
     echo "$wanted" > "$stamp"
 fi
