@@ -181,7 +181,7 @@ def generate(
         seconds = time.perf_counter() - start
     if done.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        raise SystemExit("\n".join([*lines[-30:], f"fairseq-generate: {done.returncode}"]))
+        raise SystemExit("\n".join([*lines[-100:], f"fairseq-generate: {done.returncode}"]))
     with AttributionStore.open(folder / f"store-{n_processes}") as store:
         stored = {name: store.file(name).stat().st_mtime for name in store.ids()}
     first = min(stored, key=lambda name: stored[name])

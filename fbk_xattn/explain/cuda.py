@@ -20,7 +20,8 @@ def _divergence(
     SYMBOLS: tl.constexpr,
 ):
     """The divergence of one token of one copy."""
-    token = tl.program_id(0) % n_tokens
+    # In 64 bits: short utterances with long hypotheses have more logits than 32 bits count.
+    token = (tl.program_id(0) % n_tokens).to(tl.int64)
     copy = (tl.program_id(0) // n_tokens).to(tl.int64)
     symbol = tl.arange(0, SYMBOLS)
     inside = symbol < n_symbols

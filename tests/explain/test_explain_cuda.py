@@ -26,6 +26,8 @@ from fbk_xattn.models.inference import inference_copy
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
+from fbk_xattn.explain.cuda import divergence
+
 SPES = Explainer("input", SlicPyramid(), MaskSampler(0.5), occlude_input, kl_divergence)
 EXPLAINERS = {
     "input": SPES,
@@ -75,6 +77,19 @@ def test_masks_are_those_of_the_cpu_and_maps_within_rounding(name, at_a_time):
         )
 
 
+def test_divergence_of_more_logits_than_32_bits_count():
+    size, symbols = (3, 50), 1 << 30  # the third token begins at number 2^31
+    generator = torch.Generator().manual_seed(1)
+    log_p = torch.randn(size, generator=generator).log_softmax(dim=-1)
+    few = torch.randn(1, *size, generator=generator)
+    storage = torch.empty(2 * symbols + size[1], dtype=torch.float16, device="cuda")
+    logits = storage.as_strided((1, *size), (size[1], symbols, 1))
+    logits.copy_(few)
+    log_q = logits.float().cpu().log_softmax(dim=-1)
+    expected = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    torch.testing.assert_close(divergence(log_p.cuda(), logits).cpu(), expected)
+
+
 @contextlib.contextmanager
 def no_more_memory_than(n_bytes):
     """Leave so much to the process; the device answers a request for more as if it were full."""
@@ -90,7 +105,7 @@ def no_more_memory_than(n_bytes):
 @pytest.mark.parametrize("name", EXPLAINERS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-3), (torch.float16, 1e-2)])
 def test_a_full_device_halves_the_batch_and_changes_no_sum(name, dtype, tolerance, caplog):
-    model = published.load()[0].cuda()
+    model = copy.deepcopy(published.load()[0]).cuda()
     if dtype is not None:
         model = inference_copy(model, dtype)
     utterance = on_device(published.utterance_of(0))
