@@ -19,6 +19,7 @@ if not torch.cuda.is_available():
 from fbk_xattn.models.cuda.decoder import FusedDecoder
 from fbk_xattn.models.cuda.depthwise import CUDADepthwise
 from fbk_xattn.models.cuda.encoder import FusedEncoder
+from fbk_xattn.models.cuda.products import linear_gated, linear_swish
 
 NO_DROPOUT = {
     "dropout": 0.0,
@@ -222,6 +223,24 @@ def test_the_fused_decoder_keeps_small_changes_beside_large_embeddings():
         rounded_here, rounded_there = fused(tokens.cuda(), half)[0].float().cpu()
     expected = here - there
     assert (rounded_here - rounded_there - expected).norm() < 0.2 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("n", "inputs", "outputs"), [(1, 16, 6), (130, 80, 100), (999, 512, 2048)])
+def test_products_with_swish_or_gates_inside(dtype, n, inputs, outputs):
+    torch.manual_seed(0)
+    x, bias = torch.randn(n, inputs).to(dtype), torch.randn(outputs)
+    weight = (torch.randn(outputs, inputs) / inputs**0.5).to(dtype)
+    product = functional.linear(x.float(), weight.float(), bias)
+    on_device = x.cuda(), weight.cuda(), bias.cuda()
+    tolerance = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 4e-2}[dtype]
+    for ours, expected in (
+        (linear_swish, functional.silu(product)),
+        (linear_gated, functional.glu(product)),
+    ):
+        result = ours(*on_device)
+        assert result.dtype == dtype
+        torch.testing.assert_close(result.float().cpu(), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 20), (40, 5, 512), (1000, 3, 100)])

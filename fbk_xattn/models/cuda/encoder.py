@@ -13,6 +13,7 @@ from fbk_xattn.models.conformer_encoder import ConformerEncoder
 from fbk_xattn.models.conformer_layer import ConformerLayer, FeedForwardModule
 from fbk_xattn.models.cuda.attention import attend_relatively
 from fbk_xattn.models.cuda.depthwise import depthwise_swish
+from fbk_xattn.models.cuda.products import linear_gated, linear_swish
 from fbk_xattn.models.cuda.rowwise import gated, normalise
 
 # Elements by which the sizes of half-precision products divide where tensor cores are fast.
@@ -166,7 +167,7 @@ class FusedLayer:
         shape = (len(lengths), len(x) // len(lengths), -1)
         self._add_attention(x, normed.view(shape), table)
         normed = normalise(x, offsets[2], norms[2], eps)
-        gates = gated(functional.linear(normed, self._pointwise), self._gate_bias)
+        gates = linear_gated(normed, self._pointwise, self._gate_bias)
         convolved = depthwise_swish(gates.view(shape), *self._depthwise, lengths)
         x.addmm_(convolved.flatten(0, 1), self._convolution_out.t())
         normed = normalise(x, offsets[3], norms[3], eps)
@@ -176,16 +177,12 @@ class FusedLayer:
         return normalise(x, offsets[4], after._norms[0], eps, final=norms[4])
 
     def _feed_forward(self, module: FeedForwardModule, share: float) -> tuple[Tensor, ...]:
-        return self._cast(
-            module.first_linear.weight,
-            module.first_linear.bias,
-            module.second_linear.weight * share,
-        )
+        first, second = self._cast(module.first_linear.weight, module.second_linear.weight * share)
+        return first, module.first_linear.bias.detach().float(), second
 
     def _add_feed_forward(self, x: Tensor, normed: Tensor, weights: tuple[Tensor, ...]) -> None:
         first, bias, second = weights
-        inner = functional.silu(functional.linear(normed, first, bias), inplace=True)
-        x.addmm_(inner, second.t())
+        x.addmm_(linear_swish(normed, first, bias), second.t())
 
     def _add_attention(self, x: Tensor, normed: Tensor, table: Tensor) -> None:
         projected = functional.linear(normed, *self._project)
