@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.tasks.lost_device import device_failure, exit_at_once
 from fbk_xattn.tasks.progress import ProgressLog
 from fbk_xattn.tasks.stopping import EXIT_STOPPED, StopSignals
 
@@ -83,6 +84,9 @@ class Account:
     ) -> None:
         """Note utterances that failed together, and log the traceback.
 
+        With a GPU that is lost the process ends here (exit code 1): all others would fail too, and
+        are left for the next run. Writing must have ended.
+
         Args:
             utterance_ids: Theirs.
             error: That stopped them.
@@ -96,6 +100,17 @@ class Account:
         failed = list(utterance_ids)
         logger.error("failed: %s", ", ".join(map(repr, failed)), exc_info=error)
         self.failures.update(dict.fromkeys(failed, reason or failure_reason(error)))
+        lost = device_failure()
+        if lost is not None:
+            self._log_end("aborted")
+            logger.error(
+                "fbk_xattn: error: the GPU failed and answers no more (%s), %d of %d utterances "
+                "are not done; run the same command again, it goes on from what is stored",
+                lost,
+                len(self.left) + len(self.failures),
+                self.total,
+            )
+            exit_at_once(1)
 
     def stop_if_asked(self) -> None:
         """End the run if a signal asked for it.
