@@ -96,7 +96,13 @@ def main() -> None:
         runs = {}
         for n in args.processes:
             runs[n] = generate(folder, checkpoint, n, args, flags)
-            print(f"{n} processes: {runs[n].seconds:.1f} s", file=sys.stderr, flush=True)
+            before = runs[n].seconds - runs[n].steady
+            print(
+                f"{n} processes: {runs[n].seconds:.1f} s, the first utterance stored after "
+                f"{before:.1f} s; now the loops alone",
+                file=sys.stderr,
+                flush=True,
+            )
         loops = measure_loops(folder / f"store-{args.processes[0]}", checkpoint, args)
     print_tables(runs, loops, args)
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 # Tensor cores multiply blocks of at least so many elements a side.
 SMALLEST_BLOCK = 16
+# Queries and keys of a tile, and how it is computed; see `scripts/tune_kernels.py`.
+RELATIVE_TILE = {"ROWS": 128, "COLUMNS": 32, "num_stages": 3, "num_warps": 4}
 
 
 @triton.jit(do_not_specialize=["n_utterances", "size"])
@@ -96,8 +98,8 @@ def attend_relatively(
     n_utterances, size, width = projected.shape
     dim = width // 3
     result = projected.new_empty(n_utterances, size, dim)
-    rows = 128
-    _attend_relatively[(triton.cdiv(size, rows) * n_utterances * heads,)](
+    blocks = triton.cdiv(size, RELATIVE_TILE["ROWS"])
+    _attend_relatively[(blocks * n_utterances * heads,)](
         projected,
         scores,
         content_shift,
@@ -109,10 +111,8 @@ def attend_relatively(
         scores.shape[3],
         scale / math.log(2),
         HEAD=_block(dim // heads),
-        ROWS=rows,
-        COLUMNS=32,
         PRECISION=_precision(projected),
-        num_stages=3,
+        **RELATIVE_TILE,
     )
     return result
 

@@ -9,6 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# Steps and channels of a tile, and how it is computed; see `scripts/tune_kernels.py`.
+TILE = {"STEPS": 32, "CHANNELS": 64, "num_warps": 2}
+
 
 @triton.jit(do_not_specialize=["size"])
 def _convolve(
@@ -161,9 +164,9 @@ def _launch(
 ) -> Tensor:
     n_utterances, size, dim = x.shape
     kernel = weight.shape[0]
-    steps, channels = 32, 64
     result = torch.empty_like(x)
-    _convolve[(triton.cdiv(size, steps), triton.cdiv(dim, channels), n_utterances)](
+    blocks = triton.cdiv(size, TILE["STEPS"]), triton.cdiv(dim, TILE["CHANNELS"])
+    _convolve[(*blocks, n_utterances)](
         x,
         weight,
         bias,
@@ -174,9 +177,7 @@ def _launch(
         -1 if flipped else 1,
         kernel - 1 if flipped else 0,
         KERNEL=kernel,
-        STEPS=steps,
-        CHANNELS=channels,
         ACTIVATE=bias is not None,
-        num_warps=2,
+        **TILE,
     )
     return result
