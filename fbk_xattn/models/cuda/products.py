@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -21,31 +19,15 @@ HOPPER = 9
 
 
 @triton.jit
-def _tile(SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return rows and columns; tiles of the same rows follow each other, so rows are read once."""
-    n_tiles: tl.constexpr = (SIZE + COLUMNS - 1) // COLUMNS
-    row = tl.program_id(0) // n_tiles * ROWS + tl.arange(0, ROWS)
-    return row, tl.program_id(0) % n_tiles * COLUMNS + tl.arange(0, COLUMNS)
-
-
-@triton.jit
-def _load(start, depth, left, DIM: tl.constexpr, DEPTH: tl.constexpr):
+def _load(start, depth, pointers, DIM: tl.constexpr, DEPTH: tl.constexpr):
     """Load a stretch of the summed dimension; ``depth`` has the shape of this dimension."""
     if DIM % DEPTH == 0:
-        return tl.load(left + start)
-    return tl.load(left + start, mask=start + depth < DIM, other=0.0)
-
-
-@triton.jit
-def _store(result, value, row, column, n_rows, SIZE: tl.constexpr):
-    """Store a tile."""
-    inside = (row < n_rows)[:, None] & (column < SIZE)[None, :]
-    target = result + row.to(tl.int64)[:, None] * SIZE + column[None, :]
-    tl.store(target, value.to(result.dtype.element_ty), mask=inside)
+        return tl.load(pointers + start)
+    return tl.load(pointers + start, mask=start + depth < DIM, other=0.0)
 
 
 @triton.jit(do_not_specialize=["n_rows"])
-def _swish_product(
+def _activated_product(
     x,
     weight,
     bias,
@@ -53,51 +35,36 @@ def _swish_product(
     n_rows,
     SIZE: tl.constexpr,
     DIM: tl.constexpr,
+    GATED: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """One tile of the swish of a product."""
-    row, column = _tile(SIZE, ROWS, COLUMNS)
+    """One tile of the swish of a product, or of its first half times the sigmoid of its second."""
+    # Tiles of the same rows follow each other, so that rows are read once.
+    n_tiles: tl.constexpr = (SIZE + COLUMNS - 1) // COLUMNS
+    row = tl.program_id(0) // n_tiles * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) % n_tiles * COLUMNS + tl.arange(0, COLUMNS)
     along, down = tl.arange(0, DEPTH)[None, :], tl.arange(0, DEPTH)[:, None]
     # Outside rows and columns repeat the last one; they are not stored.
     left = x + tl.minimum(row, n_rows - 1).to(tl.int64)[:, None] * DIM + along
     right = weight + tl.minimum(column, SIZE - 1)[None, :] * DIM + down
-    value = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for start in range(0, DIM, DEPTH):
-        inputs = _load(start, along, left, DIM, DEPTH)
-        value = tl.dot(inputs, _load(start, down, right, DIM, DEPTH), value)
-    value += tl.load(bias + column, mask=column < SIZE, other=0.0)[None, :]
-    _store(result, value * tl.sigmoid(value), row, column, n_rows, SIZE)
-
-
-@triton.jit(do_not_specialize=["n_rows"])
-def _gated_product(
-    x,
-    weight,
-    bias,
-    result,
-    n_rows,
-    SIZE: tl.constexpr,
-    DIM: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
-    """One tile of a product's first half times the sigmoid of the second."""
-    row, column = _tile(SIZE, ROWS, COLUMNS)
-    along, down = tl.arange(0, DEPTH)[None, :], tl.arange(0, DEPTH)[:, None]
-    left = x + tl.minimum(row, n_rows - 1).to(tl.int64)[:, None] * DIM + along
-    right = weight + tl.minimum(column, SIZE - 1)[None, :] * DIM + down
     linear = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    gate = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    if GATED:
+        gate = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for start in range(0, DIM, DEPTH):
         inputs = _load(start, along, left, DIM, DEPTH)
         linear = tl.dot(inputs, _load(start, down, right, DIM, DEPTH), linear)
-        gate = tl.dot(inputs, _load(start, down, right + SIZE * DIM, DIM, DEPTH), gate)
+        if GATED:
+            gate = tl.dot(inputs, _load(start, down, right + SIZE * DIM, DIM, DEPTH), gate)
     linear += tl.load(bias + column, mask=column < SIZE, other=0.0)[None, :]
-    gate += tl.load(bias + SIZE + column, mask=column < SIZE, other=0.0)[None, :]
-    _store(result, linear * tl.sigmoid(gate), row, column, n_rows, SIZE)
+    if GATED:
+        gate += tl.load(bias + SIZE + column, mask=column < SIZE, other=0.0)[None, :]
+    else:
+        gate = linear
+    target = result + row.to(tl.int64)[:, None] * SIZE + column[None, :]
+    inside = (row < n_rows)[:, None] & (column < SIZE)[None, :]
+    tl.store(target, (linear * tl.sigmoid(gate)).to(result.dtype.element_ty), mask=inside)
 
 
 def linear_swish(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -114,7 +81,7 @@ def linear_swish(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if not _has_tiles(x):
         product = functional.linear(x, weight, bias.to(x.dtype))
         return functional.silu(product, inplace=True)
-    return _run(_swish_product, x, weight, bias, len(weight), SWISH_TILE)
+    return _activated(x, weight, bias, len(weight), SWISH_TILE)
 
 
 def linear_gated(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -130,7 +97,7 @@ def linear_gated(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     if not _has_tiles(x):
         return gated(functional.linear(x, weight), bias)
-    return _run(_gated_product, x, weight, bias, len(weight) // 2, GATED_TILE)
+    return _activated(x, weight, bias, len(weight) // 2, GATED_TILE)
 
 
 def _has_tiles(x: Tensor) -> bool:
@@ -142,11 +109,12 @@ def _has_tiles(x: Tensor) -> bool:
     )
 
 
-def _run(
-    kernel: Any, x: Tensor, weight: Tensor, bias: Tensor, size: int, tile: dict[str, int]
-) -> Tensor:
+def _activated(x: Tensor, weight: Tensor, bias: Tensor, size: int, tile: dict[str, int]) -> Tensor:
     n_rows, dim = x.shape
     result = x.new_empty(n_rows, size)
     grid = (triton.cdiv(n_rows, tile["ROWS"]) * triton.cdiv(size, tile["COLUMNS"]),)
-    kernel[grid](x, weight, bias, result, n_rows, SIZE=size, DIM=dim, **tile)
+    gated_too = len(weight) > size
+    _activated_product[grid](
+        x, weight, bias, result, n_rows, SIZE=size, DIM=dim, GATED=gated_too, **tile
+    )
     return result
