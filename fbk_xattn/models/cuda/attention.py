@@ -15,80 +15,6 @@ SMALLEST_BLOCK = 16
 RELATIVE_TILE = {"ROWS": 128, "COLUMNS": 32, "num_stages": 3, "num_warps": 4}
 
 
-# Where blocks of keys lie, which tells how their biases are found.
-BELOW = tl.constexpr(0)  # the diagonal: no key after its query
-ACROSS = tl.constexpr(1)
-ABOVE = tl.constexpr(2)  # all keys after the one that follows the query
-LAST = tl.constexpr(3)  # anywhere, and not whole
-
-
-@triton.jit
-def _bias(scores, query, key, size, scores_row, WHERE: tl.constexpr):
-    """Scores after the relative shift, see `RelativePositions.of`.
-
-    Reading rows that are one score shorter than they are moves each row on by one; what lies beyond
-    the diagonal is a row further.
-    """
-    place = query * (scores_row - 1) + size - 1 + key
-    further = scores_row - 1 - size
-    if WHERE == BELOW:
-        return tl.load(scores + place)
-    if WHERE == ABOVE:
-        return tl.load(scores + place + further)
-    place += tl.where(key > query, further, 0)
-    if WHERE == LAST:
-        bias = tl.load(scores + place, mask=key < size, other=0.0)
-    else:
-        bias = tl.load(scores + place)
-    return tl.where(key == query + 1, 0.0, bias)
-
-
-@triton.jit
-def _attend_to_blocks(
-    largest,
-    total,
-    attended,
-    first,
-    stop,
-    query,
-    keys,
-    scores,
-    row,
-    size,
-    dim,
-    head_dim,
-    scores_row,
-    scale,
-    HEAD: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    WHERE: tl.constexpr,
-):
-    """Go on with the keys from ``first`` to ``stop - 1``, as many at a time as a tile has."""
-    feature = tl.arange(0, HEAD)[None, :]
-    for start in range(first, stop, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        place = column[:, None] * (3 * dim) + feature
-        there = feature < head_dim
-        if WHERE == LAST:
-            there = there & (column < size)[:, None]
-        key = tl.load(keys + place, mask=there, other=0.0)
-        weight = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-        weight += _bias(scores, row, column[None, :], size, scores_row, WHERE).to(tl.float32)
-        if WHERE == LAST:
-            weight = tl.where((column < size)[None, :], weight, float("-inf"))
-        larger = tl.maximum(largest, tl.max(weight, axis=1))
-        weight = tl.exp2(weight * scale - (larger * scale)[:, None])
-        shrink = tl.exp2((largest - larger) * scale)
-        total = total * shrink + tl.sum(weight, axis=1)
-        value = tl.load(keys + dim + place, mask=there, other=0.0)
-        attended = attended * shrink[:, None] + tl.dot(
-            weight.to(value.dtype), value, input_precision=PRECISION
-        )
-        largest = larger
-    return largest, total, attended
-
-
 @triton.jit(do_not_specialize=["n_utterances", "size"])
 def _attend_relatively(
     projected,
@@ -109,8 +35,7 @@ def _attend_relatively(
     """Some queries of one head of one utterance."""
     # On one axis, the only one without a limit; blocks that share keys are neighbours.
     blocks = tl.cdiv(size, ROWS)
-    first_row = tl.program_id(0) % blocks * ROWS
-    row = first_row + tl.arange(0, ROWS)
+    row = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
     matrix = tl.program_id(0) // blocks
     utterance = (matrix // heads).to(tl.int64)
     head = matrix % heads
@@ -125,28 +50,30 @@ def _attend_relatively(
     largest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
     attended = tl.zeros((ROWS, HEAD), dtype=tl.float32)
-    # What is beyond the last query reads the biases of that one, and is not stored.
-    near = tl.minimum(row, size - 1)[:, None]
-    whole = size // COLUMNS * COLUMNS
-    below = tl.minimum((first_row + 1) // COLUMNS * COLUMNS, whole)
-    above = tl.minimum(tl.cdiv(first_row + ROWS + 1, COLUMNS) * COLUMNS, whole)
-    keys = start + dim
-    largest, total, attended = _attend_to_blocks(
-        largest, total, attended, 0, below, query, keys, scores, near, size, dim, head_dim,
-        scores_row, scale, HEAD, COLUMNS, PRECISION, BELOW,
-    )  # fmt: skip
-    largest, total, attended = _attend_to_blocks(
-        largest, total, attended, below, above, query, keys, scores, near, size, dim, head_dim,
-        scores_row, scale, HEAD, COLUMNS, PRECISION, ACROSS,
-    )  # fmt: skip
-    largest, total, attended = _attend_to_blocks(
-        largest, total, attended, above, whole, query, keys, scores, near, size, dim, head_dim,
-        scores_row, scale, HEAD, COLUMNS, PRECISION, ABOVE,
-    )  # fmt: skip
-    largest, total, attended = _attend_to_blocks(
-        largest, total, attended, whole, size, query, keys, scores, near, size, dim, head_dim,
-        scores_row, scale, HEAD, COLUMNS, PRECISION, LAST,
-    )  # fmt: skip
+    for first in range(0, size, COLUMNS):
+        column = first + tl.arange(0, COLUMNS)
+        there = (column < size)[:, None] & (feature < head_dim)[None, :]
+        place = column[:, None] * (3 * dim) + feature[None, :]
+        key = tl.load(start + dim + place, mask=there, other=0.0)
+        weight = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+        # The relative shift, see `RelativePositions.of`: reading rows that are one score shorter
+        # than they are moves each row on by one; what lies beyond the diagonal is a row further.
+        r, c = row[:, None], column[None, :]
+        place_of_bias = r * (scores_row - 1) + size - 1 + c
+        place_of_bias += tl.where(c > r, scores_row - 1 - size, 0)
+        wanted = (r < size) & (c < size) & (c != r + 1)
+        bias = tl.load(scores + place_of_bias, mask=wanted, other=0.0)
+        weight += bias.to(tl.float32)
+        weight = tl.where(c < size, weight * scale, float("-inf"))
+        larger = tl.maximum(largest, tl.max(weight, axis=1))
+        weight = tl.exp2(weight - larger[:, None])
+        shrink = tl.exp2(largest - larger)
+        total = total * shrink + tl.sum(weight, axis=1)
+        value = tl.load(start + 2 * dim + place, mask=there, other=0.0)
+        attended = attended * shrink[:, None] + tl.dot(
+            weight.to(value.dtype), value, input_precision=PRECISION
+        )
+        largest = larger
     attended = attended / total[:, None]
     target = result + utterance * size * dim + head * head_dim
     tl.store(target + row[:, None] * dim + feature[None, :], attended, mask=used)
