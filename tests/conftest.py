@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +12,9 @@ from fairseq_runs import run_train
 
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
 
+# Triton reads it when it is imported: without a GPU its interpreter runs the kernels.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 # Tiny models gain nothing from threads, and sums are rounded alike in the processes of some tests.
 torch.set_num_threads(1)
 TEXTS = {
