@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from fairseq_runs import run_train
+from speech import chirps
 
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
 
@@ -27,16 +28,6 @@ TEXTS = {
     ],
     "it": ["prego attendere in linea", "grazie", "la chiamata è importante", "premi uno", "ciao"],
 }
-
-
-def chirps(rng, seconds):
-    """Return audio with the pitch glides and bursts of speech, ``(n_samples,)`` in -1 to 1."""
-    time = np.arange(int(seconds * 16_000)) / 16_000
-    pitch = 120 + 60 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time)
-    phase = 2 * np.pi * np.cumsum(pitch) / 16_000
-    voice = sum(np.sin(k * phase) / k for k in range(1, 12))
-    envelope = np.abs(np.sin(2 * np.pi * rng.uniform(1, 4) * time + rng.uniform(0, 6)))
-    return 0.1 * envelope * voice + 0.003 * rng.standard_normal(len(time))
 
 
 @pytest.fixture(scope="session")

@@ -69,9 +69,11 @@ def make_attribution(
     return Attribution(**values)
 
 
-def make_store(path: Path, attributions: Iterable[Attribution]) -> AttributionStore:
+def make_store(
+    path: Path, attributions: Iterable[Attribution], **parameters: object
+) -> AttributionStore:
     """Write a store of these utterances."""
-    with AttributionStore.create(path, parameters={}) as store:
+    with AttributionStore.create(path, parameters=parameters) as store:
         for attribution in attributions:
             store.write(attribution)
     return store

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fbk_xattn.analysis.aggregation import aggregate
 from fbk_xattn.errors import InputError
-from fbk_xattn.store import Attribution
+from fbk_xattn.store import Attribution, AttributionStore
 
 TARGETS = ("input", "encoder")
 CROSS_ATTENTION = "cross-attention"
@@ -23,6 +23,8 @@ NAMES = {
     "encoder": "encoder-output saliency",
     CROSS_ATTENTION: "cross-attention",
 }
+# What a store has of cross-attention, a value of --cross-attention, to the field's term.
+KINDS = {"weights": "cross-attention", "norms": "norm-weighted cross-attention"}
 
 
 def has_part(attribution: Attribution, part: str) -> bool:
@@ -205,3 +207,8 @@ def _check_numbers(attribution: Attribution, array: str, values: NDArray[np.floa
             f"utterance {attribution.id!r}: {array} has {n_bad} of {values.size} values that are "
             "NaN or infinite, expected numbers; delete its file and generate it again"
         )
+
+
+def kind_of_cross_attention(store: AttributionStore) -> str:
+    """Return what a store has of cross-attention, a name in :data:`KINDS`."""
+    return str(store.meta["parameters"].get("--cross-attention", "weights"))

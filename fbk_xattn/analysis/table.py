@@ -72,6 +72,7 @@ class CorrelationTable:
         normalize: Which of the maps were standardised (:class:`Setting`).
         coefficient: Which correlation it is (:class:`Setting`).
         languages: ``U`` pairs of the language spoken and that of the hypothesis; empty if unknown.
+        kind: What was stored of cross-attention, a name in :data:`~fbk_xattn.analysis.maps.KINDS`.
     """
 
     target: str
@@ -82,6 +83,7 @@ class CorrelationTable:
     normalize: str = "both"
     coefficient: str = "pearson"
     languages: tuple[tuple[str, str], ...] = ()
+    kind: str = "weights"
 
     @property
     def setting(self) -> Setting:

@@ -9,7 +9,7 @@ standardised as for the whole map.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fbk_xattn.analysis.bootstrap import Bootstrap
 from fbk_xattn.analysis.coefficients import coefficient
 from fbk_xattn.analysis.collecting import Collector, Progress, UtteranceMaps, collect
+from fbk_xattn.analysis.maps import kind_of_cross_attention
 from fbk_xattn.analysis.table import Setting
 from fbk_xattn.analysis.words import WORD_START, word_slices, word_text
 from fbk_xattn.errors import InputError
@@ -43,6 +44,7 @@ class TokenTable:
         left_out: Utterances of the store that are not in the table: id to reason.
         words: How tokens were joined to words (``mean`` or ``max``), which then are the table's
             tokens, each with SentencePiece's mark; ``None`` where they were not.
+        kind: What was stored of cross-attention, a name in :data:`~fbk_xattn.analysis.maps.KINDS`.
     """
 
     setting: Setting
@@ -53,6 +55,7 @@ class TokenTable:
     correlation: NDArray[np.float64]
     left_out: Mapping[str, str] = field(default_factory=dict)
     words: str | None = None
+    kind: str = "weights"
 
     @property
     def length(self) -> NDArray[np.int64]:
@@ -171,7 +174,8 @@ def correlate_tokens(
     """
     collectors = [_TokenCollector(setting, words=words) for setting in settings]
     collect(store, collectors, absent_is_error=absent_is_error, progress=progress, words=words)
-    return [collector.table() for collector in collectors if collector.ids]
+    kind = kind_of_cross_attention(store)
+    return [replace(collector.table(), kind=kind) for collector in collectors if collector.ids]
 
 
 @dataclass

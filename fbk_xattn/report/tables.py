@@ -9,7 +9,7 @@ import numpy as np
 from fbk_xattn.analysis.bootstrap import Bootstrap
 from fbk_xattn.analysis.coefficients import COEFFICIENTS
 from fbk_xattn.analysis.comparison import check_same_utterances
-from fbk_xattn.analysis.maps import NAMES
+from fbk_xattn.analysis.maps import KINDS, NAMES
 from fbk_xattn.analysis.table import CorrelationTable, Setting
 from fbk_xattn.report.grid import FORMATS, Grid, Quote, render_grids
 
@@ -159,12 +159,13 @@ def layer_grid(
                 }
             )
     setting = next(iter(columns.values())).setting
+    kinds = dict.fromkeys(table.kind for table in columns.values())
 
     def caption(quote: Quote) -> str:
         return " ".join(
             [
                 *([f"{quote(heading)}:"] if heading else []),
-                describe(setting, aggregated=what != "aggregation"),
+                describe(setting, kinds, aggregated=what != "aggregation"),
                 f"By {what}, of each layer, its heads averaged (the best marked), and overall, all "
                 f"layers and heads averaged. In brackets: "
                 f"{describe_interval(bootstrap)}.",
@@ -218,17 +219,23 @@ def layer_names(n_layers: int) -> list[str]:
     return [*(str(layer) for layer in range(1, n_layers + 1)), AVERAGE]
 
 
-def describe(table: CorrelationTable | Setting, *, aggregated: bool = True) -> str:
+def describe(
+    table: CorrelationTable | Setting, kinds: Iterable[str] = (), *, aggregated: bool = True
+) -> str:
     """Say in one sentence what the numbers of a table are.
 
     Args:
         table: The table, or the setting of numbers that are not means over utterances.
+        kinds: With a setting, what was stored of cross-attention, names in
+            :data:`~fbk_xattn.analysis.maps.KINDS`.
         aggregated: Whether to say how the saliency was aggregated.
     """
     how = [f"aggregated with {table.aggregation}"] if table.aggregation and aggregated else []
     how += [STANDARDISED[table.normalize]] if STANDARDISED[table.normalize] else []
     name = COEFFICIENTS[table.coefficient].metric.name
-    text = f"{name} correlation of cross-attention with " + ", ".join([NAMES[table.target], *how])
+    kinds = [table.kind] if isinstance(table, CorrelationTable) else kinds
+    what = " and ".join(KINDS.get(kind, kind) for kind in kinds) or KINDS["weights"]
+    text = f"{name} correlation of {what} with " + ", ".join([NAMES[table.target], *how])
     if isinstance(table, Setting):
         return text + "."
     some = "the defined values of " if table.undefined_ids else ""

@@ -14,8 +14,10 @@ from synthetic import as_segments, make_attribution, make_store
 import fbk_xattn
 from fbk_xattn.analysis import (
     AGGREGATIONS,
+    Setting,
     correlate,
     correlate_targets,
+    correlate_tokens,
     correlate_utterance,
 )
 from fbk_xattn.analysis.coefficients import pearson
@@ -277,6 +279,15 @@ def test_store_gives_the_mean_of_the_defined_and_counts_the_others(rng, tmp_path
     assert table.n_utterances.tolist() == [[3, 2, 3, 3], [3, 3, 3, 3], [3, 3, 3, 3]]
     assert (table.n_layers, table.n_heads) == (2, 3)
     assert table.left_out == {}
+
+
+@pytest.mark.parametrize("kind", ["weights", "norms"])
+def test_tables_say_what_was_stored_of_cross_attention(rng, tmp_path, kind):
+    stored = make_store(tmp_path, [make_attribution(rng)], **{"--cross-attention": kind})
+    (tokens,) = correlate_tokens(stored, [Setting("encoder")])
+    table = correlate(stored, "encoder")
+    assert table.kind == tokens.kind == kind
+    assert [part.kind for part in table.by_task().values()] == [kind]
 
 
 def test_store_with_undefined_correlations_only_has_nan_as_mean(rng, tmp_path):

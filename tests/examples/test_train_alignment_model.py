@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import torch
 from checkpoint_files import refused, save_checkpoint
-from conftest import chirps
 from fairseq.data.audio.feature_transforms.utterance_cmvn import UtteranceCMVN
+from speech import chirps
 from test_train_alignment import tones
 from test_train_build import HELD_OUT, TEXTS, recording, write_rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import chirps
+from speech import chirps
 from test_recipes import write_command
 from test_train_synthesis import CRASH, FESTIVAL, FLITE
 

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile
-from conftest import chirps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from speech import chirps
 from test_train_build import HELD_OUT, TEXTS, Recorder, files_of, recording, write_rows
 
 from examples.prompts.train import build, splicing

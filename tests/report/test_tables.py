@@ -54,6 +54,15 @@ def test_markdown_has_layers_by_heads_with_the_best_in_bold():
     assert sum("**" in cell for row in rows for cell in row) == 1
 
 
+def test_captions_tell_norm_weighted_cross_attention():
+    weights, norms = make_table(), make_table(kind="norms")
+    plain = "Pearson correlation of cross-attention with input saliency"
+    assert plain in render([weights], "markdown")
+    assert plain.replace("of ", "of norm-weighted ") in render([norms], "markdown")
+    both = layer_grid({"a": weights, "b": norms}, "store", "label", Bootstrap())
+    assert "of cross-attention and norm-weighted cross-attention with" in both.caption(str)
+
+
 def test_latex_has_layers_by_heads_with_the_best_in_bold():
     text = render([make_table()], "latex")
     header, *rows = latex_rows(text)

@@ -108,7 +108,10 @@ def _tile(name: str, table: TokenTable, kind: str, rows: str) -> Tile:
     without = f", {undefined} of them undefined" if undefined else ""
     return Tile(
         f"{name}: {target}" if name else target,
-        (describe(table.setting), f"{counted}{without}. {EXPLAINED[kind].format(rows=rows)}"),
+        (
+            describe(table.setting, [table.kind]),
+            f"{counted}{without}. {EXPLAINED[kind].format(rows=rows)}",
+        ),
     )
 
 
