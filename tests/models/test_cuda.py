@@ -229,16 +229,15 @@ def test_the_fused_decoder_keeps_small_changes_beside_large_embeddings():
 @pytest.mark.parametrize(("n", "inputs", "outputs"), [(1, 16, 6), (130, 80, 100), (999, 512, 2048)])
 def test_products_with_swish_or_gates_inside(dtype, n, inputs, outputs):
     torch.manual_seed(0)
-    x, bias = torch.randn(n, inputs).to(dtype), torch.randn(outputs)
+    x, bias = torch.randn(n, inputs).to(dtype), torch.randn(outputs).to(dtype)
     weight = (torch.randn(outputs, inputs) / inputs**0.5).to(dtype)
-    product = functional.linear(x.float(), weight.float(), bias)
-    on_device = x.cuda(), weight.cuda(), bias.cuda()
+    product = functional.linear(x.float(), weight.float(), bias.float())
     tolerance = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 4e-2}[dtype]
-    for ours, expected in (
-        (linear_swish, functional.silu(product)),
-        (linear_gated, functional.glu(product)),
+    for ours, own_bias, expected in (
+        (linear_swish, bias, functional.silu(product)),
+        (linear_gated, bias.float(), functional.glu(product)),
     ):
-        result = ours(*on_device)
+        result = ours(x.cuda(), weight.cuda(), own_bias.cuda())
         assert result.dtype == dtype
         torch.testing.assert_close(result.float().cpu(), expected, atol=tolerance, rtol=tolerance)
 

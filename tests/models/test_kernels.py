@@ -35,14 +35,14 @@ def tiles(monkeypatch):
 @pytest.mark.parametrize(("n", "inputs", "outputs"), [(1, 16, 6), (130, 80, 100), (40, 128, 256)])
 def test_products_with_swish_or_gates_inside(n, inputs, outputs):
     torch.manual_seed(0)
-    x, bias = torch.randn(n, inputs).half(), torch.randn(outputs)
+    x, bias = torch.randn(n, inputs).half(), torch.randn(outputs).half()
     weight = (torch.randn(outputs, inputs) / inputs**0.5).half()
-    product = functional.linear(x.float(), weight.float(), bias)
-    for ours, expected in (
-        (products.linear_swish, functional.silu(product)),
-        (products.linear_gated, functional.glu(product)),
+    product = functional.linear(x.float(), weight.float(), bias.float())
+    for ours, own_bias, expected in (
+        (products.linear_swish, bias, functional.silu(product)),
+        (products.linear_gated, bias.float(), functional.glu(product)),
     ):
-        result = ours(x, weight, bias).float()
+        result = ours(x, weight, own_bias).float()
         torch.testing.assert_close(result, expected, atol=4e-3, rtol=4e-3)
 
 

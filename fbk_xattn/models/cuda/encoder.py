@@ -177,8 +177,11 @@ class FusedLayer:
         return normalise(x, offsets[4], after._norms[0], eps, final=norms[4])
 
     def _feed_forward(self, module: FeedForwardModule, share: float) -> tuple[Tensor, ...]:
-        first, second = self._cast(module.first_linear.weight, module.second_linear.weight * share)
-        return first, module.first_linear.bias.detach().float(), second
+        return self._cast(
+            module.first_linear.weight,
+            module.first_linear.bias,
+            module.second_linear.weight * share,
+        )
 
     def _add_feed_forward(self, x: Tensor, normed: Tensor, weights: tuple[Tensor, ...]) -> None:
         first, bias, second = weights

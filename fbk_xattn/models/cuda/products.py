@@ -73,14 +73,13 @@ def linear_swish(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Args:
         x: ``(n, d)``, contiguous.
         weight: ``(m, d)``, contiguous.
-        bias: ``(m,)`` in float32.
+        bias: ``(m,)``, in the precision of ``x``.
 
     Returns:
         ``(n, m)``.
     """
     if not _has_tiles(x):
-        product = functional.linear(x, weight, bias.to(x.dtype))
-        return functional.silu(product, inplace=True)
+        return functional.silu(functional.linear(x, weight, bias), inplace=True)
     return _activated(x, weight, bias, len(weight), SWISH_TILE)
 
 
