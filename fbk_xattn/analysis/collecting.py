@@ -17,6 +17,7 @@ from fbk_xattn.analysis.maps import (
     has_part,
     input_cells,
     saliency_map,
+    stored_cross_attention,
     to_encoder_steps,
 )
 from fbk_xattn.analysis.normalization import STANDARDISED, frame_wise, mean_std
@@ -101,12 +102,15 @@ class Collector(ABC):
         ids: The utterances so far.
         left_out: Those saved without a part: id to reason.
         missing: The parts that were missing, keys of :data:`~fbk_xattn.analysis.maps.NAMES`.
+        cross_attention: What was stored of it, a name in
+            :data:`~fbk_xattn.analysis.maps.STORED_CROSS_ATTENTION`.
     """
 
     setting: Setting
     ids: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
+    cross_attention: str = "weights"
 
     @abstractmethod
     def add(self, attribution: Attribution, maps: UtteranceMaps) -> None:
@@ -147,6 +151,8 @@ def collect(
     ids = store.ids()
     if not ids:
         raise InputError(f"{store.path}: no utterance in this store, expected at least one")
+    for collector in collectors:
+        collector.cross_attention = stored_cross_attention(store)
     for number, utterance_id in enumerate(ids, start=1):
         attribution = store.read(utterance_id)
         wanting = [collector for collector in collectors if collector.wants(attribution)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fbk_xattn.analysis.coefficients import coefficient as coefficient_of
 from fbk_xattn.analysis.collecting import Collector, Progress, UtteranceMaps, collect
-from fbk_xattn.analysis.maps import TARGETS, kind_of_cross_attention
+from fbk_xattn.analysis.maps import TARGETS
 from fbk_xattn.analysis.table import CorrelationTable, Setting
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution, AttributionStore
@@ -154,8 +154,7 @@ def correlate_store(
     """
     collectors = [_HeadCollector(setting) for setting in settings]
     collect(store, collectors, absent_is_error=absent_is_error, progress=progress)
-    kind = kind_of_cross_attention(store)
-    return [replace(collector.table(), kind=kind) for collector in collectors if collector.ids]
+    return [collector.table() for collector in collectors if collector.ids]
 
 
 def _correlate_maps(maps: UtteranceMaps, setting: Setting) -> NDArray[np.float64]:
@@ -198,6 +197,7 @@ class _HeadCollector(Collector):
             normalize=self.setting.normalize,
             coefficient=self.setting.coefficient,
             languages=tuple(self.languages),
+            cross_attention=self.cross_attention,
         )
 
 

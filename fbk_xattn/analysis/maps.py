@@ -23,8 +23,8 @@ NAMES = {
     "encoder": "encoder-output saliency",
     CROSS_ATTENTION: "cross-attention",
 }
-# What a store has of cross-attention, a value of --cross-attention, to the field's term.
-KINDS = {"weights": "cross-attention", "norms": "norm-weighted cross-attention"}
+# Values of --cross-attention, what a store has of it, and the field's terms.
+STORED_CROSS_ATTENTION = {"weights": "cross-attention", "norms": "norm-weighted cross-attention"}
 
 
 def has_part(attribution: Attribution, part: str) -> bool:
@@ -209,6 +209,16 @@ def _check_numbers(attribution: Attribution, array: str, values: NDArray[np.floa
         )
 
 
-def kind_of_cross_attention(store: AttributionStore) -> str:
-    """Return what a store has of cross-attention, a name in :data:`KINDS`."""
-    return str(store.meta["parameters"].get("--cross-attention", "weights"))
+def stored_cross_attention(store: AttributionStore) -> str:
+    """Return what a store has of cross-attention, a name in :data:`STORED_CROSS_ATTENTION`.
+
+    Raises:
+        InputError: Something else than these.
+    """
+    stored = str(store.meta["parameters"].get("--cross-attention", "weights"))
+    if stored not in STORED_CROSS_ATTENTION:
+        raise InputError(
+            f"{store.path}: --cross-attention {stored!r}, expected one of "
+            f"{', '.join(STORED_CROSS_ATTENTION)}"
+        )
+    return stored

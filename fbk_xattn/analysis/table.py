@@ -72,7 +72,8 @@ class CorrelationTable:
         normalize: Which of the maps were standardised (:class:`Setting`).
         coefficient: Which correlation it is (:class:`Setting`).
         languages: ``U`` pairs of the language spoken and that of the hypothesis; empty if unknown.
-        kind: What was stored of cross-attention, a name in :data:`~fbk_xattn.analysis.maps.KINDS`.
+        cross_attention: What was stored of it, a name in
+            :data:`~fbk_xattn.analysis.maps.STORED_CROSS_ATTENTION`.
     """
 
     target: str
@@ -83,7 +84,7 @@ class CorrelationTable:
     normalize: str = "both"
     coefficient: str = "pearson"
     languages: tuple[tuple[str, str], ...] = ()
-    kind: str = "weights"
+    cross_attention: str = "weights"
 
     @property
     def setting(self) -> Setting:

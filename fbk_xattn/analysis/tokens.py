@@ -9,7 +9,7 @@ standardised as for the whole map.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fbk_xattn.analysis.bootstrap import Bootstrap
 from fbk_xattn.analysis.coefficients import coefficient
 from fbk_xattn.analysis.collecting import Collector, Progress, UtteranceMaps, collect
-from fbk_xattn.analysis.maps import kind_of_cross_attention
 from fbk_xattn.analysis.table import Setting
 from fbk_xattn.analysis.words import WORD_START, word_slices, word_text
 from fbk_xattn.errors import InputError
@@ -44,7 +43,8 @@ class TokenTable:
         left_out: Utterances of the store that are not in the table: id to reason.
         words: How tokens were joined to words (``mean`` or ``max``), which then are the table's
             tokens, each with SentencePiece's mark; ``None`` where they were not.
-        kind: What was stored of cross-attention, a name in :data:`~fbk_xattn.analysis.maps.KINDS`.
+        cross_attention: What was stored of it, a name in
+            :data:`~fbk_xattn.analysis.maps.STORED_CROSS_ATTENTION`.
     """
 
     setting: Setting
@@ -55,7 +55,7 @@ class TokenTable:
     correlation: NDArray[np.float64]
     left_out: Mapping[str, str] = field(default_factory=dict)
     words: str | None = None
-    kind: str = "weights"
+    cross_attention: str = "weights"
 
     @property
     def length(self) -> NDArray[np.int64]:
@@ -174,8 +174,7 @@ def correlate_tokens(
     """
     collectors = [_TokenCollector(setting, words=words) for setting in settings]
     collect(store, collectors, absent_is_error=absent_is_error, progress=progress, words=words)
-    kind = kind_of_cross_attention(store)
-    return [replace(collector.table(), kind=kind) for collector in collectors if collector.ids]
+    return [collector.table() for collector in collectors if collector.ids]
 
 
 @dataclass
@@ -225,6 +224,7 @@ class _TokenCollector(Collector):
             correlation=np.concatenate(self.correlation, axis=1),
             left_out=dict(self.left_out),
             words=self.words,
+            cross_attention=self.cross_attention,
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from fbk_xattn.analysis.bootstrap import Bootstrap
 from fbk_xattn.analysis.coefficients import COEFFICIENTS
 from fbk_xattn.analysis.comparison import check_same_utterances
-from fbk_xattn.analysis.maps import KINDS, NAMES
+from fbk_xattn.analysis.maps import NAMES, STORED_CROSS_ATTENTION
 from fbk_xattn.analysis.table import CorrelationTable, Setting
 from fbk_xattn.report.grid import FORMATS, Grid, Quote, render_grids
 
@@ -159,13 +159,13 @@ def layer_grid(
                 }
             )
     setting = next(iter(columns.values())).setting
-    kinds = dict.fromkeys(table.kind for table in columns.values())
+    stored = dict.fromkeys(table.cross_attention for table in columns.values())
 
     def caption(quote: Quote) -> str:
         return " ".join(
             [
                 *([f"{quote(heading)}:"] if heading else []),
-                describe(setting, kinds, aggregated=what != "aggregation"),
+                describe(setting, stored, aggregated=what != "aggregation"),
                 f"By {what}, of each layer, its heads averaged (the best marked), and overall, all "
                 f"layers and heads averaged. In brackets: "
                 f"{describe_interval(bootstrap)}.",
@@ -220,21 +220,21 @@ def layer_names(n_layers: int) -> list[str]:
 
 
 def describe(
-    table: CorrelationTable | Setting, kinds: Iterable[str] = (), *, aggregated: bool = True
+    table: CorrelationTable | Setting, stored: Iterable[str] = (), *, aggregated: bool = True
 ) -> str:
     """Say in one sentence what the numbers of a table are.
 
     Args:
         table: The table, or the setting of numbers that are not means over utterances.
-        kinds: With a setting, what was stored of cross-attention, names in
-            :data:`~fbk_xattn.analysis.maps.KINDS`.
+        stored: With a setting, what was stored of cross-attention, names in
+            :data:`~fbk_xattn.analysis.maps.STORED_CROSS_ATTENTION`.
         aggregated: Whether to say how the saliency was aggregated.
     """
     how = [f"aggregated with {table.aggregation}"] if table.aggregation and aggregated else []
     how += [STANDARDISED[table.normalize]] if STANDARDISED[table.normalize] else []
     name = COEFFICIENTS[table.coefficient].metric.name
-    kinds = [table.kind] if isinstance(table, CorrelationTable) else kinds
-    what = " and ".join(KINDS.get(kind, kind) for kind in kinds) or KINDS["weights"]
+    stored = [table.cross_attention] if isinstance(table, CorrelationTable) else stored
+    what = " and ".join(STORED_CROSS_ATTENTION[value] for value in stored)
     text = f"{name} correlation of {what} with " + ", ".join([NAMES[table.target], *how])
     if isinstance(table, Setting):
         return text + "."

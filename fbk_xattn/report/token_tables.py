@@ -37,7 +37,7 @@ def token_grid(table: TokenTable, store: str = "", bootstrap: Bootstrap | None =
         return " ".join(
             [
                 *([f"{quote(store)}:"] if store else []),
-                describe(table.setting, [table.kind]),
+                describe(table.setting, [table.cross_attention]),
                 f"Distribution over {counted} Each {unit} by itself{joined}; all layers and heads "
                 "averaged, but for the rows of layers, whose heads are. Columns to the right: "
                 "percentiles. "

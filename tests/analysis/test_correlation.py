@@ -281,13 +281,19 @@ def test_store_gives_the_mean_of_the_defined_and_counts_the_others(rng, tmp_path
     assert table.left_out == {}
 
 
-@pytest.mark.parametrize("kind", ["weights", "norms"])
-def test_tables_say_what_was_stored_of_cross_attention(rng, tmp_path, kind):
-    stored = make_store(tmp_path, [make_attribution(rng)], **{"--cross-attention": kind})
-    (tokens,) = correlate_tokens(stored, [Setting("encoder")])
-    table = correlate(stored, "encoder")
-    assert table.kind == tokens.kind == kind
-    assert [part.kind for part in table.by_task().values()] == [kind]
+@pytest.mark.parametrize("stored", ["weights", "norms"])
+def test_tables_say_what_was_stored_of_cross_attention(rng, tmp_path, stored):
+    store = make_store(tmp_path, [make_attribution(rng)], **{"--cross-attention": stored})
+    (tokens,) = correlate_tokens(store, [Setting("encoder")])
+    table = correlate(store, "encoder")
+    assert table.cross_attention == tokens.cross_attention == stored
+    assert [part.cross_attention for part in table.by_task().values()] == [stored]
+
+
+def test_a_store_of_another_cross_attention_is_refused(rng, tmp_path):
+    store = make_store(tmp_path, [make_attribution(rng)], **{"--cross-attention": "gates"})
+    with pytest.raises(InputError, match="--cross-attention 'gates', expected one of weights, nor"):
+        correlate(store, "encoder")
 
 
 def test_store_with_undefined_correlations_only_has_nan_as_mean(rng, tmp_path):

@@ -55,7 +55,7 @@ def test_markdown_has_layers_by_heads_with_the_best_in_bold():
 
 
 def test_captions_tell_norm_weighted_cross_attention():
-    weights, norms = make_table(), make_table(kind="norms")
+    weights, norms = make_table(), make_table(cross_attention="norms")
     plain = "Pearson correlation of cross-attention with input saliency"
     assert plain in render([weights], "markdown")
     assert plain.replace("of ", "of norm-weighted ") in render([norms], "markdown")

@@ -109,7 +109,7 @@ def _tile(name: str, table: TokenTable, kind: str, rows: str) -> Tile:
     return Tile(
         f"{name}: {target}" if name else target,
         (
-            describe(table.setting, [table.kind]),
+            describe(table.setting, [table.cross_attention]),
             f"{counted}{without}. {EXPLAINED[kind].format(rows=rows)}",
         ),
     )
