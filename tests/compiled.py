@@ -13,6 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fbk_xattn.criterions.cuda import gradient_by_logits, log_probs_of_columns
 from fbk_xattn.explain.cuda import divergence
@@ -55,6 +56,9 @@ def compile_instead(self, *args, **options):
         elif isinstance(value, torch.Tensor):
             signature[parameter.name] = "*" + NAMES[value.dtype]
             hints[number,] = [["tt.divisibility", 16]]
+        elif isinstance(value, TensorDescriptor):
+            sizes = ",".join(map(str, value.block_shape))
+            signature[parameter.name] = f"tensordesc<{NAMES[value.base.dtype]}[{sizes}]>"
         elif isinstance(value, float):
             signature[parameter.name] = "fp32"
         elif value is None or (value == 1 and specialised):
@@ -70,16 +74,16 @@ def compile_instead(self, *args, **options):
     source = ASTSource(self, signature, constants, hints)
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
     compiled = triton.compile(source, target=target, options=options)
-    print(self.fn.__name__, next(iter(signature.values()))[1:], compiled.metadata.shared)
+    print(self.fn.__name__, next(iter(signature.values())).lstrip("*"), compiled.metadata.shared)
 
 
 def main():
     """Launch everything once, with sizes of the base preset."""
     JITFunction.run = compile_instead
-    products._has_tiles = lambda x: sys.argv[1] == "90" and x.dtype != torch.float32
+    products._has_tiles = lambda x, _: sys.argv[1] == "90" and x.dtype != torch.float32
     model = building.build(**SIZES).eval()
     tokens = torch.randint(4, 18, (1, 30)).expand(3, 30)
-    for dtype in (torch.float16, torch.bfloat16):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
         encoded = FusedEncoder(model.encoder, dtype)(torch.randn(3, 1000, 6))
         logits, _ = FusedDecoder(model.decoder, dtype)(tokens, encoded)
         divergence(torch.zeros(30, 8000), logits.new_zeros(3, 30, 8000))

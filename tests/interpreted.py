@@ -41,17 +41,18 @@ def addresses(monkeypatch):
         if not inside.all():
             raise AddressError(f"{(~inside).sum()} of {inside.size} addresses")
 
-    def checked_load(self, pointers, mask, *rest):
+    def checked_load(self, pointers, mask, *rest, **named):
         check(pointers, mask)
-        return load(self, pointers, mask, *rest)
+        return load(self, pointers, mask, *rest, **named)
 
-    def checked_store(self, pointers, value, mask, *rest):
+    def checked_store(self, pointers, value, mask, *rest, **named):
         check(pointers, mask)
-        return store(self, pointers, value, mask, *rest)
+        return store(self, pointers, value, mask, *rest, **named)
 
     def prepared(self, arguments, named):
         result = prepare(self, arguments, named)
-        tensors = [t for t in (*result[0], *result[1].values()) if isinstance(t, torch.Tensor)]
+        given = [getattr(x, "base", x) for x in (*result[0], *result[1].values())]
+        tensors = [x for x in given if isinstance(x, torch.Tensor)]
         storages = [tensor.untyped_storage() for tensor in tensors]
         allowed[:] = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages]
         return result

@@ -27,12 +27,12 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05}
 @pytest.fixture
 def tiles(monkeypatch):
     """Let products take the kernel wherever they run, and attention several blocks."""
-    monkeypatch.setattr(products, "_has_tiles", lambda x: x.dtype != torch.float32)
+    monkeypatch.setattr(products, "_has_tiles", lambda x, _: x.dtype != torch.float32)
     monkeypatch.setitem(attention.RELATIVE_TILE, "ROWS", 32)
 
 
 @pytest.mark.usefixtures("tiles")
-@pytest.mark.parametrize(("n", "inputs", "outputs"), [(1, 16, 6), (130, 80, 100), (40, 128, 256)])
+@pytest.mark.parametrize(("n", "inputs", "outputs"), [(1, 16, 16), (130, 80, 112), (40, 128, 256)])
 def test_products_with_swish_or_gates_inside(n, inputs, outputs):
     torch.manual_seed(0)
     x, bias = torch.randn(n, inputs).half(), torch.randn(outputs).half()
@@ -153,6 +153,12 @@ def test_layer_norms_before_and_after_a_sum():
     result = rowwise.normalise(x, offset, norm, 1e-5, final=final)
     torch.testing.assert_close(x, first)
     torch.testing.assert_close(result, expected)
+
+
+def test_gates_of_any_size():
+    gate = torch.tensor([-1e4, -200, -80, -20, -1, 0, 1, 20, 200, 1e4])
+    result = rowwise.gated(torch.cat([torch.ones(10), gate])[None], torch.zeros(20))
+    torch.testing.assert_close(result[0], gate.sigmoid(), atol=1e-19, rtol=1e-5)
 
 
 def test_an_address_outside_is_noticed():

@@ -9,110 +9,142 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fbk_xattn.models.cuda.device import multiprocessors
+
 # Tensor cores multiply blocks of at least so many elements a side.
 SMALLEST_BLOCK = 16
 # Queries and keys of a tile, and how it is computed; see `scripts/tune_kernels.py`.
-RELATIVE_TILE = {"ROWS": 128, "COLUMNS": 32, "num_stages": 3, "num_warps": 4}
+RELATIVE_TILE = {"ROWS": 64, "COLUMNS": 32, "num_stages": 3, "num_warps": 4, "maxnreg": 168}
+# The same of float32, which takes more registers.
+PRECISE_TILE = {"ROWS": 32, "COLUMNS": 32, "num_stages": 2, "num_warps": 4, "maxnreg": 168}
+# Programs for each multiprocessor: as many as it has registers for.
+PROGRAMS = 3
 
 
-@triton.jit(do_not_specialize=["n_utterances", "size"])
+@triton.jit(do_not_specialize=["n_tiles", "size"])
 def _attend_relatively(
     projected,
-    scores,
+    positions,
     content_shift,
+    scores,
     result,
-    n_utterances,
+    n_tiles,
     size,
     heads,
     head_dim,
-    scores_row,
+    room,
     scale,
     HEAD: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Some queries of one head of one utterance."""
-    # On one axis, the only one without a limit; blocks that share keys are neighbours.
-    blocks = tl.cdiv(size, ROWS)
-    row = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
-    matrix = tl.program_id(0) // blocks
-    utterance = (matrix // heads).to(tl.int64)
-    head = matrix % heads
+    """Tiles of queries of one head of one utterance, one after the other.
+
+    First the scores of a tile's queries with all positions, which stay in the cache, then attention
+    with them as biases. The relative shift, see `RelativePositions.of`, lies in how they are read:
+    they are written in rows with a zero behind each, and read in rows that are one shorter. So a
+    tile has one query more than it attends from, whose scores it needs.
+    """
+    local = tl.arange(0, ROWS)
+    along = tl.arange(0, COLUMNS)
     feature = tl.arange(0, HEAD)
     dim = heads * head_dim
-    start = projected + utterance * size * 3 * dim + head * head_dim
-    used = (row < size)[:, None] & (feature < head_dim)[None, :]
-    query = tl.load(start + row[:, None] * (3 * dim) + feature[None, :], mask=used, other=0.0)
-    shift = tl.load(content_shift + head * head_dim + feature, mask=feature < head_dim, other=0.0)
-    query = (query.to(tl.float32) + shift[None, :]).to(query.dtype)
-    scores += (head * n_utterances + utterance) * size * scores_row
-    largest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((ROWS,), dtype=tl.float32)
-    attended = tl.zeros((ROWS, HEAD), dtype=tl.float32)
-    for first in range(0, size, COLUMNS):
-        column = first + tl.arange(0, COLUMNS)
-        there = (column < size)[:, None] & (feature < head_dim)[None, :]
-        place = column[:, None] * (3 * dim) + feature[None, :]
-        key = tl.load(start + dim + place, mask=there, other=0.0)
-        weight = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-        # The relative shift, see `RelativePositions.of`: reading rows that are one score shorter
-        # than they are moves each row on by one; what lies beyond the diagonal is a row further.
-        r, c = row[:, None], column[None, :]
-        place_of_bias = r * (scores_row - 1) + size - 1 + c
-        place_of_bias += tl.where(c > r, scores_row - 1 - size, 0)
-        wanted = (r < size) & (c < size) & (c != r + 1)
-        bias = tl.load(scores + place_of_bias, mask=wanted, other=0.0)
-        weight += bias.to(tl.float32)
-        weight = tl.where(c < size, weight * scale, float("-inf"))
-        larger = tl.maximum(largest, tl.max(weight, axis=1))
-        weight = tl.exp2(weight - larger[:, None])
-        shrink = tl.exp2(largest - larger)
-        total = total * shrink + tl.sum(weight, axis=1)
-        value = tl.load(start + 2 * dim + place, mask=there, other=0.0)
-        attended = attended * shrink[:, None] + tl.dot(
-            weight.to(value.dtype), value, input_precision=PRECISION
-        )
-        largest = larger
-    attended = attended / total[:, None]
-    target = result + utterance * size * dim + head * head_dim
-    tl.store(target + row[:, None] * dim + feature[None, :], attended, mask=used)
+    scores += tl.program_id(0).to(tl.int64) * room
+    blocks = tl.cdiv(size, ROWS - 1)
+    for tile in range(tl.program_id(0), n_tiles, tl.num_programs(0)):
+        # Tiles that share keys are neighbours.
+        matrix = tile // blocks
+        utterance = (matrix // heads).to(tl.int64)
+        first_feature = matrix % heads * head_dim
+        first_row = tile % blocks * (ROWS - 1)
+        row = first_row + local
+        start = projected + utterance * size * 3 * dim + first_feature
+        used = (row < size)[:, None] & (feature < head_dim)[None, :]
+        query = tl.load(start + row[:, None] * (3 * dim) + feature[None, :], mask=used, other=0.0)
+        for first in range(0, size + 1, COLUMNS):
+            position = first + along
+            table = tl.load(
+                positions + position[None, :] * dim + first_feature + feature[:, None],
+                mask=(position < size)[None, :] & (feature < head_dim)[:, None],
+                other=0.0,
+            )
+            score = tl.dot(query, table, input_precision=PRECISION)
+            place = (local * (size + 1))[:, None] + position[None, :]
+            tl.store(scores + place, score, mask=(position <= size)[None, :])
+        tl.debug_barrier()
+        shift = tl.load(content_shift + first_feature + feature, mask=feature < head_dim, other=0.0)
+        query = (query.to(tl.float32) + shift[None, :]).to(query.dtype)
+        largest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
+        total = tl.zeros((ROWS,), dtype=tl.float32)
+        attended = tl.zeros((ROWS, HEAD), dtype=tl.float32)
+        place_of_bias = (local * size + size - 1 - first_row)[:, None]
+        # A block ahead, as Triton does not do for loads of two bytes.
+        following = tl.load(scores + place_of_bias + along[None, :])
+        for first in range(0, size, COLUMNS):
+            column = first + along
+            there = (column < size)[:, None] & (feature < head_dim)[None, :]
+            place = column[:, None] * (3 * dim) + feature[None, :]
+            key = tl.load(start + dim + place, mask=there, other=0.0)
+            bias = following
+            following = tl.load(scores + place_of_bias + column[None, :] + COLUMNS)
+            weight = tl.dot(query, tl.trans(key), input_precision=PRECISION) + bias.to(tl.float32)
+            weight = tl.where((column < size)[None, :], weight, float("-inf"))
+            larger = tl.maximum(largest, tl.max(weight, axis=1))
+            weight = tl.exp2(weight * scale - (larger * scale)[:, None])
+            shrink = tl.exp2((largest - larger) * scale)
+            total = total * shrink + tl.sum(weight, axis=1)
+            value = tl.load(start + 2 * dim + place, mask=there, other=0.0)
+            attended = attended * shrink[:, None] + tl.dot(
+                weight.to(value.dtype), value, input_precision=PRECISION
+            )
+            largest = larger
+        own = used & (local < ROWS - 1)[:, None]
+        target = result + utterance * size * dim + first_feature
+        place = row[:, None] * dim + feature[None, :]
+        tl.store(target + place, attended * (1.0 / total)[:, None], mask=own)
+        tl.debug_barrier()
 
 
 def attend_relatively(
-    projected: Tensor, scores: Tensor, content_shift: Tensor, heads: int, scale: float
+    projected: Tensor, positions: Tensor, content_shift: Tensor, heads: int, scale: float
 ) -> Tensor:
     """Attend with relative positions, utterances all of one length.
 
     Args:
         projected: ``(B, L, 3 d)``: queries with the position bias, keys and values.
-        scores: ``(H, B, L, P)`` with ``P`` at least ``L``: products of the queries and positions 0
-            to ``L - 1``, neither shifted nor scaled.
+        positions: ``(L, d)``.
         content_shift: ``(d,)`` in float32: content bias minus position bias.
-        heads: ``H``.
-        scale: Of the sum of both products.
+        heads: That ``d`` is split into.
+        scale: Of the sum of the products of a query with its key and its position.
 
     Returns:
         ``(B, L, d)``.
     """
-    n_utterances, size, width = projected.shape
-    dim = width // 3
+    n_utterances, size, _ = projected.shape
+    dim = len(content_shift)
+    tile = PRECISE_TILE if projected.dtype == torch.float32 else RELATIVE_TILE
+    rows, columns = tile["ROWS"], tile["COLUMNS"]
+    n_tiles = triton.cdiv(size, rows - 1) * n_utterances * heads
+    n_programs = min(n_tiles, PROGRAMS * multiprocessors(projected))
+    # Blocks of keys are read whole, and one more; rounded up, for addresses that are aligned.
+    room = triton.cdiv(rows * (size + 1) + 2 * columns, 64) * 64
     result = projected.new_empty(n_utterances, size, dim)
-    blocks = triton.cdiv(size, RELATIVE_TILE["ROWS"])
-    _attend_relatively[(blocks * n_utterances * heads,)](
+    _attend_relatively[(n_programs,)](
         projected,
-        scores,
+        positions,
         content_shift,
+        projected.new_empty((n_programs, room)),
         result,
-        n_utterances,
+        n_tiles,
         size,
         heads,
         dim // heads,
-        scores.shape[3],
+        room,
         scale / math.log(2),
         HEAD=_block(dim // heads),
         PRECISION=_precision(projected),
-        **RELATIVE_TILE,
+        **tile,
     )
     return result
 

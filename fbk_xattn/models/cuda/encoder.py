@@ -16,9 +16,6 @@ from fbk_xattn.models.cuda.depthwise import depthwise_swish
 from fbk_xattn.models.cuda.products import linear_gated, linear_swish
 from fbk_xattn.models.cuda.rowwise import gated, normalise
 
-# Elements by which the sizes of half-precision products divide where tensor cores are fast.
-ALIGNMENT = 16
-
 
 class FusedEncoder(FairseqEncoder):
     """A trained :class:`ConformerEncoder` that computes the same in fewer passes over memory.
@@ -65,7 +62,7 @@ class FusedEncoder(FairseqEncoder):
             image = functional.conv2d(image, weight, stride=(1, 2), padding=(0, padding))
             x = gated(image.squeeze(2).transpose(1, 2).contiguous(), bias)
         n_utterances, size, dim = x.shape
-        table = functional.pad(self._positions[:size], (0, 0, 0, -size % ALIGNMENT)).to(x.dtype)
+        table = self._positions[:size].to(x.dtype)
         lengths = torch.full((n_utterances,), size, device=x.device)
         x = x.view(-1, dim)
         normed = self._layers[0].enter(x)
@@ -154,7 +151,7 @@ class FusedLayer:
             x: ``(R, d)``, the sum that modules add to. Overwritten with the block's output, but for
                 the last block.
             normed: ``(R, d)``, the layer norm before the block.
-            table: ``(P, d)`` positions, zeros after those of the ``L`` steps.
+            table: ``(L, d)`` positions.
             lengths: ``(B,)``, each ``L``.
             after: The next block.
 
@@ -189,13 +186,9 @@ class FusedLayer:
 
     def _add_attention(self, x: Tensor, normed: Tensor, table: Tensor) -> None:
         projected = functional.linear(normed, *self._project)
-        query = projected.unflatten(2, (3, self._heads, -1))[:, :, 0]
-        position = functional.linear(table, self._position).unflatten(1, (self._heads, -1))
-        # One product for each head, over the steps of all utterances: positions are the same.
-        scores = torch.matmul(query.flatten(0, 1).transpose(0, 1), position.permute(1, 2, 0))
         attended = attend_relatively(
             projected,
-            scores.unflatten(1, normed.shape[:2]),
+            functional.linear(table, self._position),
             self._content_shift,
             self._heads,
             self._scale,

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fbk_xattn.models.cuda.activations import sigmoid
+
 
 @triton.jit
 def _norm(value, weight, bias, column, dim, eps):
@@ -101,7 +103,7 @@ def _gate(x, bias, result, dim, BLOCK: tl.constexpr):
     gate = tl.load(x + row * 2 * dim + dim + column, mask=inside, other=0.0).to(tl.float32)
     linear += tl.load(bias + column, mask=inside, other=0.0)
     gate += tl.load(bias + dim + column, mask=inside, other=0.0)
-    tl.store(result + row * dim + column, linear * tl.sigmoid(gate), mask=inside)
+    tl.store(result + row * dim + column, linear * sigmoid(gate), mask=inside)
 
 
 def gated(x: Tensor, bias: Tensor) -> Tensor:
