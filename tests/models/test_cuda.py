@@ -188,6 +188,15 @@ def test_the_fused_encoder_gives_what_the_encoder_gives(n_frames, n_utterances, 
         torch.testing.assert_close(result.float().cpu(), expected, atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_fused_encoder_gives_the_same_bits_again(dtype):
+    # Its programs write what other threads of theirs read, many times over.
+    fused = inference_copy(building.build(**SIZES).eval().cuda(), dtype).encoder
+    features = torch.randn(500, 1000, 6, device="cuda")
+    first, again = (fused(features)["encoder_out"][0] for _ in range(2))
+    assert torch.equal(first, again)
+
+
 @pytest.mark.parametrize("sizes", [{}, SIZES])
 def test_the_fused_decoder_gives_what_the_decoder_gives(sizes):
     torch.manual_seed(0)

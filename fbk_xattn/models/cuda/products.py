@@ -26,7 +26,8 @@ GATED_TILE = {
 }  # fmt: skip
 # Programs for each multiprocessor: one has its products while the other finishes a tile.
 PROGRAMS = 2
-# With 1,024, cuBLAS and a pass over memory were faster in three cases of four.
+# With 1,024, cuBLAS and a pass over memory were faster in three cases of four, before tiles came in
+# descriptors.
 MOST_INPUTS = 512
 HOPPER = 9
 # Bytes by which rows begin that its tensor memory accelerator moves.
