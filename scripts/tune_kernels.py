@@ -56,8 +56,9 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], list[tuple[int, ...]]]] = {
     "attention": (
         ("ROWS", "COLUMNS", "num_stages", "num_warps", "maxnreg"),
         [
-            (64, 32, 2, 4, 168), (64, 32, 3, 4, 128), (64, 32, 3, 4, 168), (64, 32, 4, 4, 168),
-            (64, 64, 2, 4, 128), (64, 64, 2, 4, 168), (128, 32, 2, 8, 128), (128, 64, 2, 8, 128),
+            (32, 32, 2, 4, 168), (64, 32, 2, 4, 168), (64, 32, 3, 4, 128), (64, 32, 3, 4, 168),
+            (64, 32, 4, 4, 168), (64, 64, 2, 4, 128), (64, 64, 2, 4, 168), (128, 32, 2, 8, 128),
+            (128, 64, 2, 8, 128),
         ],
     ),
     "depthwise": (
@@ -106,7 +107,7 @@ def main() -> None:
         "| kernel | tile | masks/s | ratio to the tile in the code |\n| --- | --- | --- | --- |"
     )
     chosen = {}
-    for name, tile in tiles().items():
+    for name, tile in tiles(args.precision).items():
         if name in args.kernels:
             trials = compare(tile, candidates(name, tile), rate, args.rounds, TritonError)
             print("\n".join(row(name, trial, trials[0]) for trial in trials), flush=True)
@@ -130,14 +131,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def tiles() -> dict[str, Tile]:
+def tiles(precision: str) -> dict[str, Tile]:
     """Return the tiles that are set; what is written there, the kernels use from then on."""
     from fbk_xattn.models.cuda import attention, depthwise, products
 
     return {
         "swish": products.SWISH_TILE,
         "gated": products.GATED_TILE,
-        "attention": attention.RELATIVE_TILE,
+        "attention": attention.PRECISE_TILE if precision == "fp32" else attention.RELATIVE_TILE,
         "depthwise": depthwise.TILE,
     }
 
