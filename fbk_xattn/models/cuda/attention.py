@@ -72,7 +72,7 @@ def _attend_relatively(
             score = tl.dot(query, table, input_precision=PRECISION)
             place = (local * (size + 1))[:, None] + position[None, :]
             tl.store(scores + place, score, mask=(position <= size)[None, :])
-        tl.debug_barrier()
+        tl.debug_barrier()  # threads read scores that others have written
         shift = tl.load(content_shift + first_feature + feature, mask=feature < head_dim, other=0.0)
         query = (query.to(tl.float32) + shift[None, :]).to(query.dtype)
         largest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
@@ -103,7 +103,7 @@ def _attend_relatively(
         target = result + utterance * size * dim + first_feature
         place = row[:, None] * dim + feature[None, :]
         tl.store(target + place, attended * (1.0 / total)[:, None], mask=own)
-        tl.debug_barrier()
+        tl.debug_barrier()  # and write over them only when all have read
 
 
 def attend_relatively(
