@@ -49,8 +49,8 @@ class UtteranceStore(ABC, Generic[Record]):
     """A directory with ``meta.json`` and one ``.npz`` an utterance.
 
     Files are written under a temporary name and renamed, so a killed process leaves only whole
-    ones, and any number of processes share a store without locks as long as no two of them
-    work on the same utterance. Reading needs numpy alone.
+    ones, and any number of processes share a store without locks. Two that work on the same
+    utterance waste time, no more. Reading needs numpy alone.
 
     Subclasses say what a file holds; ``KIND`` is their mark in ``meta.json`` (none in attribution
     stores, which were there first), a key of :data:`KINDS`.
@@ -241,7 +241,12 @@ class UtteranceStore(ABC, Generic[Record]):
                 np.savez_compressed(handle, allow_pickle=False, **named)
                 handle.flush()
                 os.fsync(handle.fileno())
-            temporary.replace(file)
+            try:
+                temporary.replace(file)
+            except FileNotFoundError:
+                # A process that wrote the same utterance took ours for a leftover.
+                if not file.is_file():
+                    raise
         finally:
             temporary.unlink(missing_ok=True)
         for leftover in self.path.glob(f".{mark}.*.tmp"):

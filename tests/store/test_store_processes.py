@@ -1,6 +1,7 @@
 """A store that several processes write, some of them killed."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -170,6 +171,31 @@ def test_writing_does_not_disturb_another_process_that_writes(store, rng, monkey
     monkeypatch.setattr(np, "savez_compressed", interrupted)
     store.write(make_attribution(rng, id="talk.1"))
     assert store.ids() == ["talk", "talk.1"]
+
+
+def test_two_processes_that_write_the_same_utterance_do_not_disturb_each_other(
+    store, rng, monkeypatch
+):
+    fsync = os.fsync
+
+    def slow(descriptor):
+        """Wait until the other process, which runs elsewhere, has written all of it."""
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "getpid", lambda: 7)
+        store.write(make_attribution(rng))
+        monkeypatch.undo()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    store.write(make_attribution(rng))
+    assert files(store) == ["a%2F1.npz", "meta.json"]
+    assert store.read("a/1").id == "a/1"
+
+
+def test_a_folder_that_vanishes_while_an_utterance_is_written_is_an_error(store, rng, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: shutil.rmtree(store.path))
+    with pytest.raises(FileNotFoundError):
+        store.write(make_attribution(rng))
 
 
 def test_leftovers_of_utterances_that_are_there_are_removed_at_the_next_start(store, rng):
