@@ -43,8 +43,8 @@ def launched_shard(
     runs the command without ``srun`` is one process, whatever number of tasks it reserved.
 
     Args:
-        world_size: ``--distributed-world-size``.
-        rank: ``--distributed-rank``.
+        world_size: ``--num-shards`` or ``--distributed-world-size``.
+        rank: ``--shard-id`` or ``--distributed-rank``.
         device_id: ``--device-id``.
         environment: Variables to read, by default those of the process.
 

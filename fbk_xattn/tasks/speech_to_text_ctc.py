@@ -119,16 +119,23 @@ class SpeechToTextCTCTask(SpeechToTextTask):
 
     def _shard(self) -> Shard:
         args = self.args
-        shard = launched_shard(
-            args.distributed_world_size, args.distributed_rank, getattr(args, "device_id", 0)
-        )
+        count, index = args.distributed_world_size, args.distributed_rank
+        # fairseq-generate has these flags, and itself takes no notice of them.
+        if args.num_shards > 1:
+            if count > 1:
+                raise InputError(
+                    f"--num-shards {args.num_shards}: expected without --distributed-world-size "
+                    f"{count}, which shares the utterances too"
+                )
+            count, index = args.num_shards, args.shard_id
+        shard = launched_shard(count, index, getattr(args, "device_id", 0))
         if shard.count > 1:
             logger.info("shard %d of %d (%s)", shard.index, shard.count, shard.launcher)
             if shard.launcher != "fairseq flags" and getattr(args, "results_path", None):
                 raise InputError(
                     f"--results-path {args.results_path}: every one of {shard.count} processes "
                     "would write the same file there; leave it out, or start the processes with "
-                    "--distributed-world-size, --distributed-rank and one --results-path each"
+                    "--num-shards, --shard-id and one --results-path each"
                 )
             if torch.cuda.is_available() and not args.cpu:
                 torch.cuda.set_device(shard.local_index % torch.cuda.device_count())

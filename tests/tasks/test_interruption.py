@@ -26,13 +26,14 @@ def uninterrupted(data, checkpoint, tmp_path_factory):
     return files(store)
 
 
-def start_three(data, checkpoint, store):
+def start_three(data, checkpoint, store, flags=("--distributed-world-size", "--distributed-rank")):
     """Start as many processes with fairseq's flags; the last one comes when the others are done."""
+    count_flag, index_flag = flags
     for ranks in ((0, 1), (2,)):
         processes = [
             start_generate(
                 data, checkpoint, "--attribution-dir", store, *FLAGS,
-                "--distributed-world-size", 3, "--distributed-rank", rank,
+                count_flag, 3, index_flag, rank,
             )
             for rank in ranks
         ]  # fmt: skip
@@ -40,6 +41,11 @@ def start_three(data, checkpoint, store):
             output, _ = process.communicate(timeout=300)
             assert process.returncode == 0, output
             yield output
+
+
+def start_three_with_shorter_flags(data, checkpoint, store):
+    """Start them with the flags that fairseq-generate itself takes no notice of."""
+    return start_three(data, checkpoint, store, ("--num-shards", "--shard-id"))
 
 
 def run_torchrun(data, checkpoint, store):
@@ -62,7 +68,7 @@ def run_torchrun(data, checkpoint, store):
     yield done.stdout
 
 
-@pytest.mark.parametrize("launch", [start_three, run_torchrun])
+@pytest.mark.parametrize("launch", [start_three, start_three_with_shorter_flags, run_torchrun])
 def test_shards_write_one_store(data, checkpoint, uninterrupted, tmp_path, launch):
     outputs = list(launch(data, checkpoint, tmp_path))
     assert files(tmp_path) == uninterrupted
@@ -100,3 +106,15 @@ def test_processes_that_would_write_one_results_file_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"--results-path .*one --results-path each"):
         run_generate(data, checkpoint, "--results-path", tmp_path)
+
+
+def test_two_ways_to_share_are_refused(data, checkpoint, tmp_path):
+    flags = ("--num-shards", 3, "--distributed-world-size", 2)
+    with pytest.raises(InputError, match=r"--num-shards 3: .*--distributed-world-size 2"):
+        run_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags)
+
+
+def test_a_shard_that_is_not_there_is_refused(data, checkpoint, tmp_path):
+    flags = ("--num-shards", 3, "--shard-id", 3)
+    with pytest.raises(InputError, match=r"rank 3 \(fairseq flags\), expected 0 to 2"):
+        run_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags)
