@@ -13,6 +13,7 @@ import torch
 from fairseq.models import FairseqEncoderDecoderModel
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fbk_xattn.explain.batching import ShrinkingBatch
 from fbk_xattn.explain.masks import Sampler, share
@@ -20,6 +21,10 @@ from fbk_xattn.explain.occlusion import Occluder
 from fbk_xattn.explain.scoring import Scorer
 from fbk_xattn.explain.segmentation import Labels
 from fbk_xattn.explain.utterance import Utterance
+
+# Without cuDNN's attention, which torch prefers on Hopper GPUs: it is planned for each new shape,
+# for tens of milliseconds, and each utterance has shapes of its own.
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ class Explainer:
             return masks.pin_memory() if utterance.features.is_cuda else masks
 
         def scores(level: int, occluded: Tensor) -> Tensor:
-            logits = self.occluder(model, utterance, sums[level].by_cell(occluded))
+            with sdpa_kernel(ATTENTION):
+                logits = self.occluder(model, utterance, sums[level].by_cell(occluded))
             return self.scorer(utterance, logits)
 
         stretches = [

@@ -208,6 +208,21 @@ def test_saliency_depends_on_the_seed_and_on_the_utterance_alone():
     assert not np.array_equal(explain(1, renamed), first)
 
 
+def test_occluded_copies_go_without_attention_that_is_planned_for_each_shape():
+    model, _, _ = published.load()
+    allowed = []
+
+    def recording(*arguments):
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return occlude_input(*arguments)
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    spes = replace(EXPLAINERS["input"], occluder=recording)
+    spes.explain(model, published.utterance_of(0), 5, 1, 2)
+    assert set(allowed) == {False}
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
 @pytest.mark.parametrize(("n_masks", "shares"), [(7, [4, 3]), (1, [1, 0]), (16, [8, 8])])
 def test_masks_are_spread_over_the_levels_and_progress_counts_them(n_masks, shares):
     model, _, _ = published.load()
