@@ -58,6 +58,7 @@ class RepeatedNgramBlock(nn.Module):
 
 def block_repeated_ngrams(generator: SequenceGenerator) -> None:
     """Give a beam search with ``--no-repeat-ngram-size`` the block of this module."""
-    blocker = generator.repeat_ngram_blocker
+    # What scores references (--score-reference) searches nothing.
+    blocker = getattr(generator, "repeat_ngram_blocker", None)
     if blocker is not None:
         generator.repeat_ngram_blocker = RepeatedNgramBlock(blocker.no_repeat_ngram_size)

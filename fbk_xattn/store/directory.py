@@ -107,7 +107,8 @@ class UtteranceStore(ABC, Generic[Record]):
                 process to come writes it.
 
         Raises:
-            InputError: The store there has other parameters, or the directory cannot be written.
+            InputError: The store there has other parameters or no ``meta.json``, or the directory
+                cannot be written.
         """
         path = Path(path)
         meta = {
@@ -118,6 +119,12 @@ class UtteranceStore(ABC, Generic[Record]):
         if cls.KIND is not None:
             meta["kind"] = cls.KIND
         text = json.dumps(meta, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        # In this order: a process that is just starting writes meta.json before any other file.
+        if any(path.glob(f"[!.]*{SUFFIX}")) and not (path / META).exists():
+            raise InputError(
+                f"{path}: has {SUFFIX} files but no {META}, which says what they were made with; "
+                "expected both, or another folder"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             _write_if_absent(path / META, text)

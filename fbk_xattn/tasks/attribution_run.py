@@ -19,6 +19,7 @@ from fairseq.models import FairseqEncoderDecoderModel
 from fbk_xattn import __version__
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
 from fbk_xattn.data.manifest import ManifestRow
+from fbk_xattn.errors import InputError
 from fbk_xattn.explain import (
     Explainer,
     JointExplainer,
@@ -34,6 +35,7 @@ from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, Segment
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.options import ExplanationOptions
 from fbk_xattn.tasks.progress import MaskProgress
+from fbk_xattn.tasks.stored_data import check_features, check_texts
 from fbk_xattn.tasks.writing import Writing
 
 
@@ -67,9 +69,39 @@ class AttributionRun:
         # What is stored takes no time.
         account.costs.update({i: 0.0 for i in account.costs if i in store})
 
-    def stored_hypothesis(self, utterance_id: str) -> dict[str, Any]:
-        """Return a hypothesis of the store as beam search returns them."""
-        attribution = self.store.read(utterance_id)
+    def stored(
+        self, dataset: SpeechToTextCTCDataset, batch: dict[str, Any], rows: list[int]
+    ) -> dict[int, dict[str, Any]]:
+        """Read utterances that are there, and settle them in the account.
+
+        Those whose file is damaged, or of other data than these, fail.
+
+        Args:
+            dataset: That the batch is from.
+            batch: With the features.
+            rows: Of utterances in the store.
+
+        Returns:
+            By row, the hypothesis of each utterance that did not fail, as beam search returns it.
+        """
+        found = {}
+        for row in rows:
+            index = int(batch["id"][row])
+            try:
+                found[row] = self._stored_hypothesis(
+                    dataset.rows[index],
+                    batch["net_input"]["src_tokens"][row, : batch["net_input"]["src_lengths"][row]],
+                )
+            except InputError as error:
+                self.account.fail([dataset.ids[index]], error)
+            else:
+                self.account.present.append(dataset.ids[index])
+        return found
+
+    def _stored_hypothesis(self, row: ManifestRow, features: torch.Tensor) -> dict[str, Any]:
+        attribution, file = self.store.read(row.id), self.store.file(row.id)
+        check_texts(file, attribution, row)
+        check_features(file, attribution, features)
         return {
             "tokens": torch.from_numpy(attribution.token_ids),
             "score": torch.tensor(attribution.score),
@@ -118,7 +150,7 @@ class AttributionRun:
             if not self.account.is_own(utterance_id):
                 continue
             if utterance_id in self.store:
-                self.account.present.append(utterance_id)
+                self.stored(dataset, batch, [i])
                 continue
             features, view = batch["net_input"]["src_tokens"][i, : lengths[i]], views[i]
             utterance = Utterance(

@@ -115,7 +115,9 @@ class DeletionOptions:
         if args.deletion is not None and args.insertion is not None:
             raise InputError("--deletion with --insertion: expected one of them in a run")
         mode = INSERTION if args.deletion is None else DELETION
-        if args.attribution_dir is None:
+        if not getattr(args, mode):
+            raise InputError(f"--{mode} '': expected a folder to write to")
+        if not args.attribution_dir:
             raise InputError(
                 f"--{mode} without --attribution-dir: expected the store that has the maps"
             )
@@ -214,6 +216,15 @@ def _ranking(args: Namespace) -> Ranking:
         )
     if args.deletion_seed < 0:
         raise InputError(f"--deletion-seed {args.deletion_seed}: expected 0 or more")
+    for flag, value, usual, maps in (
+        ("aggregation", args.deletion_aggregation, "2d-max", "input-frames"),
+        ("seed", args.deletion_seed, 0, "random"),
+    ):
+        if value != usual and not name.startswith(maps):
+            raise InputError(
+                f"--deletion-{flag} {value} with --deletion-map {name}: expected --deletion-map "
+                f"{maps}"
+            )
     for flag in ("layers", "heads"):
         numbers = getattr(args, f"deletion_{flag}")
         if numbers is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fbk_xattn.analysis.ranking import ENCODER_STEPS, RANKING_MAPS, ascending, removed
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
-from fbk_xattn.errors import InputError
+from fbk_xattn.data.manifest import ManifestRow
 from fbk_xattn.generation.removal import (
     Copy,
     RemovalGenerator,
@@ -26,6 +26,7 @@ from fbk_xattn.store import AttributionStore, CurveStore, DecodedCurve, DecodedS
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.batches import keep_utterances, out_of_memory
 from fbk_xattn.tasks.deletion_options import DeletionOptions
+from fbk_xattn.tasks.stored_data import check_features, check_texts
 from fbk_xattn.tasks.writing import write
 
 Hypothesis = dict[str, Any]
@@ -96,18 +97,21 @@ class DeletionRun:
         indices = batch["id"].tolist()
         ids = [dataset.ids[index] for index in indices]
         n_frames = batch["net_input"]["src_lengths"].tolist()
-        n_bins = batch["net_input"]["src_tokens"].shape[2]
         masks: dict[int, NDArray[np.bool_]] = {}
+        found: dict[int, Hypothesis] = {}
         # Processes may share a batch: the others take care of the other rows.
         own = [row for row, name in enumerate(ids) if self.account.is_own(name)]
         for row in own:
             utterance_id = ids[row]
-            if utterance_id in self.store:
-                self.account.present.append(utterance_id)
-                continue
             self.account.stop_if_asked()
+            manifest_row = dataset.rows[indices[row]]
             try:
-                masks[row] = self._masks(utterance_id, (n_frames[row], n_bins))
+                if utterance_id in self.store:
+                    found[row] = self._stored_hypothesis(manifest_row)
+                    self.account.present.append(utterance_id)
+                else:
+                    features = batch["net_input"]["src_tokens"][row, : n_frames[row]]
+                    masks[row] = self._masks(manifest_row, features)
             except Exception as error:  # whatever it is, the others go on
                 self.account.fail([utterance_id], error)
         try:
@@ -116,22 +120,21 @@ class DeletionRun:
             left = set(self.account.left)
             failed = [ids[row] for row in masks if ids[row] in left]
             self.account.fail(failed, error, out_of_memory(error, batch))
-        kept = [row for row in own if ids[row] in self.store]
+        for row in masks:
+            if ids[row] in self.store:
+                found[row] = self._stored_hypothesis(dataset.rows[indices[row]])
+        kept = sorted(found)
         keep_utterances(batch, kept)
-        return [[self._stored_hypothesis(ids[row])] for row in kept]
+        return [[found[row]] for row in kept]
 
-    def _masks(self, utterance_id: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def _masks(self, row: ManifestRow, features: Tensor) -> NDArray[np.bool_]:
         """Return what each step removes, ``(P, T, F)``, ``(P, T)`` or ``(P, T')``.
 
         Raises:
-            InputError: The maps are not there, or not of features of this shape.
+            InputError: The maps are not there, or not of these features ``(T, F)``.
         """
-        attribution = self.maps.read(utterance_id)
-        if attribution.fbank.shape != shape:
-            raise InputError(
-                f"{self.maps.file(utterance_id)}: of features of the shape "
-                f"{attribution.fbank.shape}, expected {shape}; is this the store of these data?"
-            )
+        attribution = self.maps.read(row.id)
+        check_features(self.maps.file(row.id), attribution, features)
         ranked = self.options.ranking.sentence_map(attribution)
         flat = removed(ascending(ranked), self.options.percentages, self.options.mode)
         return flat.reshape(-1, *ranked.shape)
@@ -223,9 +226,15 @@ class DeletionRun:
             steps=tuple(steps),
         )
 
-    def _stored_hypothesis(self, utterance_id: str) -> Hypothesis:
-        """Return what was decoded with nothing removed, as beam search returns it."""
-        step = self.store.read(utterance_id).unmodified
+    def _stored_hypothesis(self, row: ManifestRow) -> Hypothesis:
+        """Return what was decoded with nothing removed, as beam search returns it.
+
+        Raises:
+            InputError: The file is damaged, or of other data.
+        """
+        curve = self.store.read(row.id)
+        check_texts(self.store.file(row.id), curve, row)
+        step = curve.unmodified
         return {
             "tokens": torch.from_numpy(step.token_ids),
             "score": torch.tensor(step.score),

@@ -199,6 +199,8 @@ class ExplanationOptions:
                 flag = "--explain" if targets else "--save-cross-attention"
                 raise InputError(f"{flag} without --attribution-dir: expected a folder to write to")
             return None
+        if not args.attribution_dir:
+            raise InputError("--attribution-dir '': expected a folder to write to")
         if args.num_masks < 1:
             raise InputError(f"--num-masks {args.num_masks}: expected at least 1")
         if args.perturbations_per_eval < 0:
@@ -341,6 +343,11 @@ def _check_probability(flag: str, probability: float, expected: str) -> None:
         raise InputError(f"{flag} {probability}: expected {expected}") from None
 
 
+def _as_flag(value: Any) -> Any:
+    """Return a setting as the command line has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _setting_flag(segmentation: str, setting: str) -> str:
     return f"--{segmentation}-{setting.replace('_', '-')}"
 
@@ -349,6 +356,14 @@ def _input_segmenter(args: Namespace) -> InputSegmenter:
     """Build the segmenter of ``--input-segmentation`` from the flags that are named after it."""
     name = args.input_segmentation
     kind = INPUT_SEGMENTERS[name]
+    for other in INPUT_SEGMENTERS.keys() - {name}:
+        for field in fields(INPUT_SEGMENTERS[other]):
+            value = getattr(args, f"{other}_{field.name}")
+            if value != _as_flag(field.default):
+                raise InputError(
+                    f"{_setting_flag(other, field.name)} {value} with --input-segmentation {name}: "
+                    f"expected --input-segmentation {other}"
+                )
     settings: dict[str, Any] = {}
     for field in fields(kind):
         value = getattr(args, f"{name}_{field.name}")

@@ -31,6 +31,7 @@ from fbk_xattn.store import AttributionStore
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.attribution_run import AttributionRun, provenance, sha256
 from fbk_xattn.tasks.batches import keep_utterances, out_of_memory, own_iterator
+from fbk_xattn.tasks.decoding import check_decoding, decoding_parameters
 from fbk_xattn.tasks.deletion_options import DeletionOptions, add_deletion_args
 from fbk_xattn.tasks.deletion_run import DeletionRun
 from fbk_xattn.tasks.manifest_checks import check_texts, check_unique_ids
@@ -44,13 +45,6 @@ from fbk_xattn.tasks.training_options import add_training_args, subword_samplers
 from fbk_xattn.tasks.training_start import check_starting_checkpoint
 
 logger = logging.getLogger(__name__)
-
-# Flags of fairseq-generate that decide which hypothesis is explained.
-DECODING_FLAGS = (
-    "beam", "max_len_a", "max_len_b", "min_len", "unnormalized", "lenpen", "unkpen", "temperature",
-    "no_repeat_ngram_size", "prefix_size", "sampling", "sampling_topk", "sampling_topp",
-    "diverse_beam_groups", "diverse_beam_strength", "diversity_rate", "match_source_len", "fp16",
-)  # fmt: skip
 
 OWN_DATASETS = (SpeechToTextCTCDataset, ResampledSplits)
 
@@ -107,6 +101,8 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         self.options = (
             ExplanationOptions.from_args(args) if self.generating and not self.deletion else None
         )
+        if self.deletion or self.options:
+            check_decoding(args, "--attribution-dir")
         self.shard = self._shard() if self.generating else Shard()
         self.account = Account(
             ProgressLog(getattr(args, "log_format", None), self.shard.index),
@@ -252,7 +248,9 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         max_positions: Any = None,
         ignore_invalid_inputs: bool = False,
     ) -> np.ndarray:
-        """Leave out utterances that are too long; at generation they count as failed.
+        """Leave out utterances that are too long.
+
+        At generation they count as failed, but for ``--skip-invalid-size-inputs-valid-test``.
 
         Raises:
             InputError: One is too long for validation, or none is left.
@@ -266,10 +264,14 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         longest = min(self.args.max_source_positions, max_positions[0])
         fits = np.array([dataset.n_frames[i] <= longest for i in indices], dtype=bool)
         for i in indices[~fits] if self.shard.index == 0 else []:
-            self.account.failures[dataset.ids[i]] = (
+            reason = (
                 f"{dataset.n_frames[i]} frames, expected at most {longest} (the least of "
                 "--max-source-positions and --max-tokens)"
             )
+            if ignore_invalid_inputs:
+                logger.warning("left out: utterance %r: %s", dataset.ids[i], reason)
+            else:
+                self.account.failures[dataset.ids[i]] = reason
         return indices[fits]
 
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
@@ -334,14 +336,13 @@ class SpeechToTextCTCTask(SpeechToTextTask):
 
     def _decoding_parameters(self) -> dict[str, Any]:
         """Return what hypotheses depend on, for the ``meta.json`` of a store."""
-        flags = {f"--{name.replace('_', '-')}": getattr(self.args, name) for name in DECODING_FLAGS}
         (path,) = utils.split_paths(self.args.path)
         return {
             "checkpoint SHA-256": sha256(Path(path)),
             "feature transforms": self.data_cfg.get_feature_transforms("", False)[
                 "feature_transforms"
             ],
-            **flags,
+            **decoding_parameters(self.args),
         }
 
     def inference_step(
@@ -369,11 +370,11 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         rows = [row for row, name in enumerate(in_batch) if self.account.is_own(name)]
         ids = [in_batch[row] for row in rows]
         run = self.run
-        stored = [] if run is None else [i for i in ids if i in run.store]
-        if run is not None and stored == ids:
-            self.account.present.extend(ids)
-            keep_utterances(sample, rows)
-            return [[run.stored_hypothesis(i)] for i in ids]
+        stored = [] if run is None else [row for row in rows if in_batch[row] in run.store]
+        if run is not None and stored == rows:
+            found = run.stored(dataset, sample, rows)
+            keep_utterances(sample, [*found])
+            return [[hypothesis] for hypothesis in found.values()]
         try:
             hypotheses = super().inference_step(
                 generator, models, sample, prefix_tokens, constraints
@@ -387,8 +388,10 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 run.process(dataset, sample, generator.encoder_out, best, texts, n_prefix)
         except Exception as error:  # whatever it is, the other batches go on
             left = set(self.account.left)
-            self.account.present.extend(i for i in stored if i in left)
-            failed = [i for i in ids if i in left and i not in stored]
+            if run is not None:
+                run.stored(dataset, sample, [row for row in stored if in_batch[row] in left])
+            there = {in_batch[row] for row in stored}
+            failed = [i for i in ids if i in left and i not in there]
             self.account.fail(failed, error, out_of_memory(error, sample))
             keep_utterances(sample, [])
             return []

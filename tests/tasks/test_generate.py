@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -132,6 +133,7 @@ def test_a_run_that_lacks_some_utterances_gives_the_same_files(
     whole = files(explained[0])
     for name in sorted(whole)[::2]:
         (tmp_path / name).write_bytes(whole[name])
+    shutil.copy(explained[0] / "meta.json", tmp_path)
     run_generate(data, checkpoint, "--attribution-dir", tmp_path, *EXPLAIN)
     assert files(tmp_path) == whole
 
