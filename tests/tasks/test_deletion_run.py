@@ -282,6 +282,14 @@ def test_a_store_without_the_map_names_the_flag_that_saves_it(tmp_path):
             "--deletion-heads 0: expected different numbers from 1",
         ),
         (
+            ["--attribution-dir", "x", "--deletion", "y", "--deletion-seed", "5"],
+            "--deletion-seed 5 with --deletion-map input: expected --deletion-map random",
+        ),
+        (
+            ["--attribution-dir", "x", "--deletion", "y", "--deletion-aggregation", "2d-avg"],
+            "--deletion-aggregation 2d-avg with --deletion-map input: expected .* input-frames",
+        ),
+        (
             ["--deletion", "x", "--attribution-dir", "y", "--deletion-aggregation", "3d"],
             "--deletion-aggregation 3d: expected one of 2d-max",
         ),

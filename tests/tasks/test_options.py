@@ -147,6 +147,10 @@ def test_probability_1_is_one(name):
         ),
         (("--slic-compactness", "nan"), "--slic-compactness nan: expected more than 0"),
         (("--slic-sigma", "-1"), "--slic-sigma -1.0: expected 0 or more"),
+        (
+            ("--input-segmentation", "cell", "--slic-sigma", "3"),
+            "--slic-sigma 3.0 with --input-segmentation cell: expected --input-segmentation slic",
+        ),
         (("--scorer", "KL"), "--scorer KL: expected kl or probability"),
         (
             ("--save-cross-attention", "--cross-attention", "norm"),

@@ -98,9 +98,7 @@ def test_maps_of_other_data_remove_nothing(data, checkpoint, store, tmp_path):
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_a_damaged_file_is_the_failure_of_its_utterance(
-    data, checkpoint, store, caplog, monkeypatch, missing
-):
+def test_a_damaged_file_is_the_failure_of_its_utterance(data, checkpoint, store, caplog, missing):
     (store / "test%2F1.npz").write_bytes(b"")
     for number in range(2, 2 + missing):
         (store / f"test%2F{number}.npz").unlink()
