@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbk_xattn.analysis.coefficients import unit
-from fbk_xattn.analysis.comparison import check_same_utterances
+from fbk_xattn.analysis.comparison import check_same_utterances, same_features
 from fbk_xattn.analysis.maps import check_target, input_cells, saliency_map
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution, AttributionStore
@@ -141,6 +141,11 @@ def agreement(
     kept, different, tokens, values = [], [], [], []
     for number, utterance_id in enumerate(ids, start=1):
         a, b = one.read(utterance_id), other.read(utterance_id)
+        if not same_features(a.fbank, b.fbank):
+            raise InputError(
+                f"{other.path}: utterance {utterance_id!r} has other features than in {one.path}, "
+                "expected maps of the same model and features"
+            )
         if a.tokens == b.tokens:
             kept.append(utterance_id)
             tokens.append(a.tokens[a.content])

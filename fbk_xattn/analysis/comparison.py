@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fbk_xattn.analysis.maps import NAMES
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import AttributionStore, CurveStore
@@ -27,6 +30,10 @@ DEFAULTS: Mapping[str, Any] = {
 }
 SHARED = ("--cross-attention", "--num-masks", "--scorer")
 WHAT_IS_STORED = ("--explain", "--save-cross-attention")
+# What an utterance of the data has, besides its features.
+DATA = ("src_lang", "tgt_lang", "src_text", "tgt_text")
+# Between features after CMVN; those of two backends differ by less than 0.01.
+FEATURE_TOLERANCE = 0.1
 # Of curves: what their store has of the one with the maps, and what makes one map of it.
 OF_THE_MAPS = " of the maps"
 OF_A_MAP = (
@@ -137,6 +144,53 @@ def check_same_utterances(ids: Mapping[str, Collection[str]]) -> None:
                 f"{name}: without {len(absent)} utterances of the other stores "
                 f"({', '.join(absent[:5])}{more}), expected the same in all"
             )
+
+
+def same_features(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> bool:
+    """Tell whether two arrays ``(T, F)`` are features of the same audio, whatever computed them."""
+    return one.shape == other.shape and np.allclose(
+        one, other, rtol=0.0, atol=FEATURE_TOLERANCE, equal_nan=True
+    )
+
+
+def data_difference(one: AttributionStore, other: AttributionStore) -> str | None:
+    """Say in what the data of two stores differ: utterances, languages, texts or features.
+
+    Stores of ASR and ST, or of clean and noisy audio, may share ids and parameters. Files are read
+    no further than to the first difference.
+
+    Returns:
+        What the first difference in ``other`` is, ``None`` if there is none.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    ids = one.ids()
+    if differing := sorted({*ids} ^ {*other.ids()}):
+        return f"utterance {differing[0]!r} is not both there and in {one.path}"
+    for utterance_id in ids:
+        theirs, ours = one.texts(utterance_id), other.texts(utterance_id)
+        for name in DATA:
+            if theirs[name] != ours[name]:
+                return (
+                    f"utterance {utterance_id!r} has {name} {ours[name]!r}, but {theirs[name]!r} "
+                    f"in {one.path}"
+                )
+        if not same_features(one.fbank(utterance_id), other.fbank(utterance_id)):
+            return f"utterance {utterance_id!r} has other features than in {one.path}"
+    return None
+
+
+def check_same_data(stores: Sequence[AttributionStore]) -> None:
+    """Check that stores hold the same utterances, with the same languages, texts and features.
+
+    Raises:
+        InputError: They do not; the message names a store and an utterance.
+    """
+    for store in stores[1:]:
+        check_same_utterances({str(one.path): one.ids() for one in (stores[0], store)})
+        if difference := data_difference(stores[0], store):
+            raise InputError(f"{store.path}: {difference}; expected stores of the same data")
 
 
 def check_same_decoding(stores: Sequence[CurveStore]) -> None:

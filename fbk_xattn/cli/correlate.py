@@ -22,6 +22,7 @@ from fbk_xattn.analysis import (
 from fbk_xattn.analysis.comparison import (
     PROBABILITY,
     check_same_but_probability,
+    check_same_data,
     check_same_method,
     explains,
     flag,
@@ -146,6 +147,8 @@ def by_probability(job: Job) -> Result:
     """Layers by occlusion probability, a table a target (Table 6)."""
     for target in job.targets:
         check_same_but_probability(job.explaining(target), target)
+    for target in job.targets:
+        check_same_data(job.explaining(target))
     named = job.tables(job.settings())
     grids = []
     for target in job.targets:

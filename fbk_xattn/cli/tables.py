@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from fbk_xattn.analysis import AGGREGATIONS, TARGETS, Bootstrap, CorrelationTable, Setting
 from fbk_xattn.analysis.comparison import (
     PROBABILITY,
     check_same_but_probability,
     check_same_method,
+    check_same_utterances,
+    data_difference,
     explains,
     parameter,
     same_but_probability,
@@ -115,11 +118,11 @@ def _correlated(store: AttributionStore, name: str) -> dict[Setting, Correlation
 
 
 def _sweeps(stores: Stores) -> list[dict[str, AttributionStore]]:
-    """Group the stores that differ in nothing but occlusion probabilities, in their order."""
+    """Group the stores of one data that differ in occlusion probabilities alone, in their order."""
     sweeps: list[dict[str, AttributionStore]] = []
     for name, store in stores.items():
         for sweep in sweeps:
-            if same_but_probability(next(iter(sweep.values())), store) and _same_ids(sweep, store):
+            if _continues(sweep, store):
                 sweep[name] = store
                 break
         else:
@@ -127,9 +130,23 @@ def _sweeps(stores: Stores) -> list[dict[str, AttributionStore]]:
     return sweeps
 
 
-def _same_ids(sweep: Stores, store: AttributionStore) -> bool:
-    """Tell apart the stores of one model on other data, which the parameters do not name."""
-    return next(iter(sweep.values())).ids() == store.ids()
+def _continues(sweep: Stores, store: AttributionStore) -> bool:
+    """Tell whether a store adds a probability to a sweep.
+
+    Parameters do not name the data, which may be other audio or another language of the same ids.
+    """
+    first = next(iter(sweep.values()))
+    there = {pair for one in sweep.values() for pair in _probabilities(one)}
+    return (
+        same_but_probability(first, store)
+        and not there.issuperset(_probabilities(store))
+        and data_difference(first, store) is None
+    )
+
+
+def _probabilities(store: AttributionStore) -> list[tuple[str, object]]:
+    """Return the targets that a store explains, with the occlusion probability of each."""
+    return [(t, parameter(store, PROBABILITY[t])) for t in TARGETS if explains(store, t)]
 
 
 def _of_paper(sweep: Stores, target: str) -> str | None:
@@ -188,14 +205,17 @@ def _by_probability(
     grids = []
     for sweep in sweeps:
         for target in TARGETS:
-            of_target = {
-                parameter(store, PROBABILITY[target]): (name, tables[name][Setting(target)])
-                for name, store in sweep.items()
-                if Setting(target) in tables[name]
-            }
+            of_target: dict[Any, tuple[str, CorrelationTable]] = {}
+            for name, store in sweep.items():
+                if Setting(target) in tables[name]:
+                    # Stores that share it differ in the probability of the other target.
+                    of_target.setdefault(
+                        parameter(store, PROBABILITY[target]), (name, tables[name][Setting(target)])
+                    )
             if len(of_target) < 2:
                 continue
             check_same_but_probability([sweep[name] for name, _ in of_target.values()], target)
+            check_same_utterances({name: table.ids for name, table in of_target.values()})
             names = [name for name, _ in of_target.values()]
             tasks = next(iter(of_target.values()))[1].by_task()
             for task in tasks:

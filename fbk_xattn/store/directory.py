@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.files import reading_arrays
-from fbk_xattn.store.attribution import Attribution
+from fbk_xattn.store.attribution import Attribution, FloatArray
 from fbk_xattn.store.serialization import TEXTS, from_arrays, to_arrays
 
 FORMAT_VERSION = 1
@@ -309,6 +309,15 @@ class AttributionStore(UtteranceStore[Attribution]):
             InputError: It is not in the store, or its file is damaged.
         """
         return {name: str(text) for name, text in self._load(utterance_id, TEXTS).items()}
+
+    def fbank(self, utterance_id: str) -> FloatArray:
+        """Read the features ``(T, F)`` of one utterance without its maps.
+
+        Raises:
+            InputError: It is not in the store, or its file is damaged.
+        """
+        fbank: FloatArray = self._load(utterance_id, ("fbank",))["fbank"]
+        return fbank
 
 
 def _mark(file: Path) -> str:

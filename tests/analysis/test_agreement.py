@@ -103,6 +103,20 @@ def test_no_hypothesis_in_common_is_an_error(rng, tmp_path):
         agreement(*two_stores(rng, tmp_path, change), "encoder")
 
 
+@pytest.mark.parametrize("n_frames", [22, 26])
+@pytest.mark.parametrize(
+    ("target", "aggregation"), [("input", None), ("input", "2d-max"), ("encoder", None)]
+)
+def test_other_features_are_refused(rng, tmp_path, n_frames, target, aggregation):
+    def change(attribution):
+        S = len(attribution.tokens)
+        return make_attribution(rng, id=attribution.id, S=S, T=n_frames)
+
+    one, other = two_stores(rng, tmp_path, change)
+    with pytest.raises(InputError, match="other: utterance 'u0' has other features than in .*one"):
+        agreement(one, other, target, aggregation)
+
+
 def test_other_utterances_or_models_are_refused(rng, tmp_path):
     one, _ = two_stores(rng, tmp_path)
     fewer = make_store(tmp_path / "fewer", [one.read("u0")])

@@ -1,9 +1,15 @@
+import dataclasses
+
+import numpy as np
 import pytest
+from synthetic import make_attribution, make_store
 
 from fbk_xattn.analysis.comparison import (
     check_same_but_probability,
+    check_same_data,
     check_same_method,
     check_same_utterances,
+    data_difference,
     same_but_probability,
     store_names,
 )
@@ -91,6 +97,56 @@ def test_other_utterances_are_listed():
     check_same_utterances({"s": {"a", "b"}, "t": {"b", "a"}})
     with pytest.raises(InputError, match=r"^t: without 2 utterances of the other stores \(b, c\)"):
         check_same_utterances({"s": {"a", "b", "c"}, "t": {"a"}})
+
+
+@pytest.fixture
+def changed(rng, tmp_path):
+    """Write a store of two utterances, and another in which the second is changed."""
+    utterances = [make_attribution(rng, id=name) for name in "ab"]
+
+    def change(**fields):
+        second = dataclasses.replace(utterances[1], **fields)
+        return [
+            make_store(tmp_path / "one", utterances),
+            make_store(tmp_path / "other", [utterances[0], second]),
+        ]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tgt_lang": "it"}, "'b' has tgt_lang 'it', but 'de' in"),
+        ({"src_text": "x"}, "'b' has src_text 'x', but 'some words' in"),
+        ({"fbank": np.ones((22, 5))}, "'b' has other features than in"),
+        ({"fbank": np.ones((23, 5))}, "'b' has other features than in"),
+    ],
+)
+def test_other_data_is_refused_with_the_utterance(changed, fields, said):
+    stores = changed(**fields)
+    with pytest.raises(InputError, match=f"other: utterance {said} .*one"):
+        check_same_data(stores)
+
+
+def test_the_first_difference_ends_the_reading(changed, monkeypatch):
+    one, other = changed(src_text="x")
+    monkeypatch.setattr(AttributionStore, "read", lambda *_: pytest.fail("read maps"))
+    one.file("a").write_bytes(b"")
+    with pytest.raises(InputError, match="unreadable"):
+        data_difference(one, other)
+    other.file("a").unlink()
+    assert data_difference(one, other) == f"utterance 'a' is not both there and in {one.path}"
+
+
+def test_features_of_another_backend_are_the_same_data(rng, changed):
+    fbank = rng.standard_normal((22, 5))
+    one, other = changed(hypothesis="another", fbank=fbank)
+    one.write(dataclasses.replace(one.read("b"), fbank=fbank + 0.01 * rng.random((22, 5))))
+    assert data_difference(one, other) is None
+    check_same_data([one, other])
+    one.write(dataclasses.replace(one.read("b"), fbank=fbank + 0.2 * rng.random((22, 5))))
+    assert data_difference(one, other) is not None
 
 
 def test_names_are_folders_unless_two_are_the_same(make):

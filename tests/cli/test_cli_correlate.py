@@ -176,13 +176,16 @@ PARAMETERS = {
 def make(tmp_path):
     """Write a store of four utterances of two tasks, with parameters."""
 
-    def make_named(name, seed=0, without=(), **changed):
+    def make_named(name, seed=0, without=(), data=0, **changed):
         rng = np.random.default_rng(seed)
         changed = {f"--{key.replace('_', '-')}": value for key, value in changed.items()}
         with AttributionStore.create(tmp_path / name, PARAMETERS | changed) as store:
             for number, target in enumerate(("en", "en", "it", "it")):
+                fbank = np.random.default_rng([data, number]).standard_normal((22, 5))
                 store.write(
-                    make_attribution(rng, id=f"u{number}", tgt_lang=target, without=without)
+                    make_attribution(
+                        rng, id=f"u{number}", tgt_lang=target, without=without, fbank=fbank
+                    )
                 )
         return str(store.path)
 
@@ -257,6 +260,14 @@ def test_by_probability_has_the_target_that_varies(make, capsys):
 def test_by_probability_refuses_what_differs_in_more_or_less(make, capsys, changed, said):
     assert main(["correlate", make("a"), make("b", **changed), "--by", "probability"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_by_probability_refuses_other_audio_of_the_same_ids(make, capsys):
+    stores = [make("a"), make("b", data=1, input_occlusion_probability=0.3)]
+    assert main(["correlate", *stores, "--by", "probability"]) == 2
+    captured = capsys.readouterr()
+    assert f"{stores[1]}: utterance 'u0' has other features than in {stores[0]}" in captured.err
+    assert captured.err.count("\n") == 1
 
 
 def test_by_tokens_has_layers_and_groups(make, capsys):

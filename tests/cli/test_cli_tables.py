@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -18,7 +19,7 @@ PARAMETERS = {
 
 @pytest.fixture
 def make(tmp_path):
-    def make_named(name, seed=0, without=(), checkpoint="x", tgt_text="paar Wörter", **changed):
+    def make_named(name, seed=0, without=(), checkpoint="x", tgt_text="paar Wörter", data=0, **changed):
         rng = np.random.default_rng(seed)
         flags = {f"--{key.replace('_', '-')}": value for key, value in changed.items()}
         parameters = PARAMETERS | flags | {"checkpoint SHA-256": checkpoint}
@@ -31,6 +32,7 @@ def make(tmp_path):
                         tgt_lang=target,
                         without=without,
                         tgt_text=tgt_text,
+                        fbank=np.random.default_rng([data, number]).standard_normal((22, 5)),
                     )
                 )
         return str(store.path)
@@ -72,6 +74,53 @@ def test_all_tables_of_two_models_and_a_sweep(make, tmp_path, capsys):
     expected = correlate(AttributionStore.open(stores[1]), "input").by_task()["ASR en"].mean[-1, -1]
     overall = next(line for line in found[2].splitlines() if line.startswith("| overall"))
     assert overall.split(" | ")[1].startswith(f"{expected:z.3f} [")
+
+
+def test_stores_of_other_audio_with_the_same_ids_are_all_there(make, tmp_path):
+    """Clean and noisy audio of one test set; a sweep has one audio."""
+    stores = [
+        make("clean", 1),
+        make("clean3", 2, input_occlusion_probability=0.3),
+        make("noisy", 3, data=1),
+        make("noisy3", 4, data=1, input_occlusion_probability=0.3),
+    ]
+    assert main(["tables", *stores, "--output", str(tmp_path / "out")]) == 0
+    found = tables(tmp_path / "out")
+    names = ["clean: ASR en", "clean: ST en-it", "noisy: ASR en", "noisy: ST en-it |"]
+    assert columns(found[2]) == [names]
+    assert columns(found[6]) == [["0.3", "0.5 |"]] * 4
+    assert "clean, clean3: ASR en" in found[6]
+    assert "noisy, noisy3: ST en-it" in found[6]
+
+
+def test_stores_that_are_alike_have_columns_of_their_own(make, tmp_path):
+    stores = [make("a", 1), make("b", 2), make("p3", 3, input_occlusion_probability=0.3)]
+    assert main(["tables", *stores, "--output", str(tmp_path / "out")]) == 0
+    found = tables(tmp_path / "out")
+    names = ["a: ASR en", "a: ST en-it", "b: ASR en", "b: ST en-it |"]
+    assert columns(found[2]) == columns(found[3]) == [names]
+    assert "a, p3: ASR en" in found[6]
+
+
+def test_a_sweep_of_the_encoder_does_not_hide_that_of_the_input(make, tmp_path):
+    stores = [
+        make("a", 1, input_occlusion_probability=0.3),
+        make("b", 2),
+        make("c", 3, encoder_occlusion_probability=0.3),
+    ]
+    assert main(["tables", *stores, "--output", str(tmp_path / "out")]) == 0
+    found = tables(tmp_path / "out")[6]
+    assert "a, b: ASR en" in found
+    assert "a, c: ASR en" in found
+
+
+def test_a_sweep_whose_stores_have_other_tasks_is_refused_in_one_line(make, tmp_path, capsys):
+    stores = [make("a"), make("b", 1, input_occlusion_probability=0.3)]
+    store = AttributionStore.open(stores[1])
+    for name in ("u2", "u3"):
+        store.write(dataclasses.replace(store.read(name), cross_attention=None))
+    assert main(["tables", *stores, "--output", str(tmp_path / "out")]) == 2
+    assert "b: without 2 utterances of the other stores (u2, u3)" in capsys.readouterr().err
 
 
 def test_latex_has_the_same_tables_with_labels_of_their_own(make, tmp_path):

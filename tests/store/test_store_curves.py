@@ -90,3 +90,12 @@ def test_texts_are_read_without_maps(rng, tmp_path):
     }  # fmt: skip
     with pytest.raises(InputError, match="no utterance 'b'"):
         store.texts("b")
+
+
+def test_features_are_read_without_maps(rng, tmp_path):
+    with AttributionStore.create(tmp_path, {}) as store:
+        written = make_attribution(rng)
+        store.write(written)
+    np.testing.assert_array_equal(store.fbank("a/1"), written.fbank)
+    with pytest.raises(InputError, match="no utterance 'b'"):
+        store.fbank("b")
