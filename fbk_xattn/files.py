@@ -30,19 +30,22 @@ def reading_arrays() -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` that becomes ``path`` if the block succeeds.
 
-    The folder is created where it is missing. Whatever was at ``path`` stays until the new file is
+    Where ``path`` is a symbolic link, what it points at is written. The folder is created where it is missing. Whatever was at ``path`` stays until the new file is
     complete, and stays for good if the block raises.
 
     Raises:
-        InputError: ``path`` is a folder, or cannot be written.
+        InputError: ``path`` is a folder, a device or a pipe, or cannot be written.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected the name of a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, expected the name of a file")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no regular file, expected the name of a file")
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}), expected a writable place"

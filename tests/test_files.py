@@ -49,6 +49,27 @@ def test_a_file_is_no_folder(tmp_path):
         write_text(tmp_path / "file" / "table.md", "text")
 
 
+def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path):
+    link, file = tmp_path / "link.md", tmp_path / "folder" / "table.md"
+    link.symlink_to(file)
+    for text in ("of a file that was not there", "of one that was"):
+        write_text(link, text)
+        assert link.is_symlink()
+        assert file.read_text() == text
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "link.md", "table.md"]
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, through_a_link):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    with pytest.raises(InputError, match="is no regular file, expected the name of a file"):
+        write_text(tmp_path / "link" if through_a_link else pipe, "text")
+    assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_one_thread_at_a_time_reads_arrays(tmp_path, monkeypatch):
     """In some releases of CPython numpy's parsing of headers fails in two threads at once."""
     np.save(tmp_path / "features.npy", np.zeros((3, 80), dtype=np.float32))

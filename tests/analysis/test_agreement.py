@@ -113,7 +113,7 @@ def test_other_features_are_refused(rng, tmp_path, n_frames, target, aggregation
         return make_attribution(rng, id=attribution.id, S=S, T=n_frames)
 
     one, other = two_stores(rng, tmp_path, change)
-    with pytest.raises(InputError, match="other: utterance 'u0' has other features than in .*one"):
+    with pytest.raises(InputError, match=r"other: utterance 'u0' has other features than in .*one"):
         agreement(one, other, target, aggregation)
 
 

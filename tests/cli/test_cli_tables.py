@@ -19,7 +19,9 @@ PARAMETERS = {
 
 @pytest.fixture
 def make(tmp_path):
-    def make_named(name, seed=0, without=(), checkpoint="x", tgt_text="paar Wörter", data=0, **changed):
+    def make_named(
+        name, seed=0, without=(), checkpoint="x", tgt_text="paar Wörter", data=0, **changed
+    ):
         rng = np.random.default_rng(seed)
         flags = {f"--{key.replace('_', '-')}": value for key, value in changed.items()}
         parameters = PARAMETERS | flags | {"checkpoint SHA-256": checkpoint}

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from synthetic import make_store
+from synthetic import make_attribution, make_store
 
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import AttributionStore, CurveStore, DecodedCurve, DecodedStep
@@ -80,8 +80,6 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_texts_are_read_without_maps(rng, tmp_path):
-    from synthetic import make_attribution
-
     store = make_store(tmp_path, [make_attribution(rng)])
     texts = store.texts("a/1")
     assert texts["hypothesis"] == "paar Wörter"
