@@ -30,8 +30,9 @@ def reading_arrays() -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` that becomes ``path`` if the block succeeds.
 
-    Where ``path`` is a symbolic link, what it points at is written. The folder is created where it is missing. Whatever was at ``path`` stays until the new file is
-    complete, and stays for good if the block raises.
+    Where ``path`` is a symbolic link, what it points at is written. The folder is created where it
+    is missing. Whatever was there stays until the new file is complete, and stays for good if the
+    block raises.
 
     Raises:
         InputError: ``path`` is a folder, a device or a pipe, or cannot be written.

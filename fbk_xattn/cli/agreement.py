@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from fbk_xattn.analysis import AGGREGATIONS, TARGETS
@@ -12,6 +13,7 @@ from fbk_xattn.cli.reading import open_stores, progress
 from fbk_xattn.cli.results import add_result_args, check_output, note, show
 from fbk_xattn.errors import InputError
 from fbk_xattn.report.agreement import agreement_grid
+from fbk_xattn.store import AttributionStore
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "others", metavar="OTHER", type=Path, nargs="+", help="stores to compare with the first"
     )
     parser.add_argument(
-        "--target", choices=TARGETS, help="kind of saliency (default: all that the stores have)"
+        "--target", choices=TARGETS, help="kind of saliency (default: all that all stores have)"
     )
     parser.add_argument(
         "--aggregation",
@@ -49,12 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """
     check_output(args.output)
     (first, reference), *others = open_stores([args.reference, *args.others]).items()
-    targets = [args.target] if args.target else [t for t in TARGETS if explains(reference, t)]
-    if not targets:
-        raise InputError(
-            f"{reference.path}: no saliency in this store, expected a run of fairseq-generate with "
-            "--explain"
-        )
+    targets = [args.target] if args.target else _shared_targets([reference, *dict(others).values()])
     found: list[tuple[str, Agreement]] = []
     for name, store in others:
         pair = f"{first}, {name}"
@@ -65,3 +62,23 @@ def run(args: argparse.Namespace) -> int:
                 note(f"{pair}: {target}: {each.n_undefined} tokens whose map is one number")
     show(agreement_grid(found), args)
     return 0
+
+
+def _shared_targets(stores: Sequence[AttributionStore]) -> list[str]:
+    """Return the targets that all stores explained.
+
+    Raises:
+        InputError: There is none.
+    """
+    targets = [t for t in TARGETS if all(explains(store, t) for store in stores)]
+    if not targets:
+        each = (
+            f"{store.path} has "
+            + (" and ".join(t for t in TARGETS if explains(store, t)) or "none")
+            for store in stores
+        )
+        raise InputError(
+            f"no saliency that all stores have ({', '.join(each)}), expected runs of "
+            "fairseq-generate with the same --explain"
+        )
+    return targets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from fbk_xattn.analysis.references import listed
 from fbk_xattn.errors import InputError
 from fbk_xattn.files import write_text
 from fbk_xattn.report.grid import FORMATS, Grid, records_to_csv, render_grids
+from fbk_xattn.report.numbers import to_json
 
 SUFFIXES = (".json", ".csv")
 
@@ -106,4 +106,4 @@ def show_progress(done: int, total: int) -> None:
 def _as_text(records: Sequence[Mapping[str, object]], suffix: str) -> str:
     if suffix == ".csv":
         return records_to_csv(records)
-    return json.dumps([dict(record) for record in records], indent=1, ensure_ascii=False) + "\n"
+    return to_json(records, indent=1)

@@ -22,10 +22,11 @@ Named = Sequence[tuple[str, CorrelationTable | TokenTable]]
 def save_numbers(output: Path, tables: Named, bootstrap: Bootstrap) -> None:
     """Write the numbers behind tables, in full precision.
 
-    ``.csv`` has one row a value: of an utterance, layer and head, or of a token and layer.
-    ``.json`` has these values too (``per_utterance``, by utterance, layer and head;
-    ``per_token``, by layer and token), with means, bootstrap intervals and counts; what is
-    undefined is null.
+    ``.csv`` has one row a value: of an utterance with its languages, layer and head, or of a token
+    and layer. ``.json`` has ``per_utterance``, these values by utterance, layer and head, with
+    ``languages`` (spoken and of the hypothesis, of each utterance), means, bootstrap intervals and
+    counts; or ``per_token``, by layer and token, with what CSV says of each token and no means.
+    What is undefined is null.
 
     Args:
         output: File to write.
@@ -46,8 +47,15 @@ def save_numbers(output: Path, tables: Named, bootstrap: Bootstrap) -> None:
             },
             "tables": [{"store": name, **_whole(table, bootstrap)} for name, table in tables],
         }
-        text = json.dumps(_without_nan(content), ensure_ascii=False, allow_nan=False) + "\n"
+        text = to_json(content)
     write_text(output, text)
+
+
+def to_json(content: object, indent: int | None = None) -> str:
+    """Return numbers and texts as JSON, null for what is undefined (NaN, which JSON lacks)."""
+    return (
+        json.dumps(_without_nan(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def _setting(table: CorrelationTable | TokenTable) -> dict[str, object]:
@@ -57,13 +65,14 @@ def _setting(table: CorrelationTable | TokenTable) -> dict[str, object]:
         "aggregation": setting.aggregation,
         "normalize": setting.normalize,
         "coefficient": setting.coefficient,
+        "cross_attention": table.cross_attention,
     }
 
 
 def _rows(name: str, table: CorrelationTable | TokenTable) -> Iterator[Mapping[str, object]]:
     start = {"store": name, **_setting(table)}
     if isinstance(table, TokenTable):
-        details = zip(
+        tokens = zip(
             table.utterance.tolist(),
             table.tokens,
             table.position.tolist(),
@@ -71,7 +80,7 @@ def _rows(name: str, table: CorrelationTable | TokenTable) -> Iterator[Mapping[s
             table.starts_word.tolist(),
             strict=True,
         )
-        for column, (utterance, token, position, length, starts_word) in enumerate(details):
+        for column, (utterance, token, position, length, starts_word) in enumerate(tokens):
             for layer, values in zip(layer_names(table.n_layers), table.correlation, strict=True):
                 yield {
                     **start,
@@ -84,12 +93,16 @@ def _rows(name: str, table: CorrelationTable | TokenTable) -> Iterator[Mapping[s
                     "correlation": float(values[column]),
                 }
         return
-    for utterance_id, matrix in zip(table.ids, table.per_utterance, strict=True):
+    languages = table.languages or [("", "")] * len(table.ids)
+    details = zip(table.ids, languages, table.per_utterance, strict=True)
+    for utterance_id, (src_lang, tgt_lang), matrix in details:
         for layer, row in zip(layer_names(table.n_layers), matrix.tolist(), strict=True):
             for head, value in zip(layer_names(table.n_heads), row, strict=True):
                 yield {
                     **start,
                     "utterance": utterance_id,
+                    "src_lang": src_lang,
+                    "tgt_lang": tgt_lang,
                     "layer": layer,
                     "head": head,
                     "correlation": value,
@@ -112,6 +125,7 @@ def _whole(table: CorrelationTable | TokenTable, bootstrap: Bootstrap) -> dict[s
     low, high = table.interval(bootstrap).tolist()
     return {
         **start,
+        "languages": table.languages,
         "layers": layer_names(table.n_layers),
         "heads": layer_names(table.n_heads),
         "mean": table.mean.tolist(),
@@ -124,7 +138,7 @@ def _whole(table: CorrelationTable | TokenTable, bootstrap: Bootstrap) -> dict[s
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace NaN, which JSON does not have, by None."""
+    """Replace NaN by None."""
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, Mapping):

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -42,6 +43,49 @@ def test_csv_has_every_token(stores, tmp_path):
     found = agreement(one, other, "encoder")
     assert [float(row["correlation"]) for row in rows] == found.correlation.tolist()
     assert {row["utterance"] for row in rows} == {"u0", "u1", "u2"}
+
+
+def test_json_has_null_for_what_is_undefined(rng, tmp_path):
+    flat = make_attribution(rng, encoder_saliency=np.ones((7, 6), dtype=np.float32))
+    stores = [str(make_store(tmp_path / name, [flat]).path) for name in "ab"]
+    file = tmp_path / "tokens.json"
+    assert main(["agreement", *stores, "--target", "encoder", "--output", str(file)]) == 0
+
+    def refuse(name):
+        raise ValueError(name)
+
+    rows = json.loads(file.read_text(), parse_constant=refuse)
+    assert [row["correlation"] for row in rows] == [None] * 5
+
+
+def explained(rng, tmp_path, **targets):
+    """Write a store for each name, which explains these targets."""
+    attribution = make_attribution(rng)
+    names = {"input": "input_saliency", "encoder": "encoder_saliency"}
+    for name, there in targets.items():
+        without = {names[target]: None for target in names if target not in there}
+        parts = [dataclasses.replace(attribution, **without)]
+        make_store(tmp_path / name, parts, **{"--explain": there})
+    return [str(tmp_path / name) for name in targets]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_targets_are_those_that_all_stores_have(rng, tmp_path, capsys, turned):
+    stores = explained(rng, tmp_path, both=["input", "encoder"], part=["encoder"])
+    assert main(["agreement", *(reversed(stores) if turned else stores)]) == 0
+    out = capsys.readouterr().out
+    assert "encoder-output saliency" in out
+    assert "input saliency" not in out
+
+
+def test_no_target_in_common_is_an_error(rng, tmp_path, capsys):
+    stores = explained(rng, tmp_path, a=["input"], b=["encoder"], c=[])
+    assert main(["agreement", *stores]) == 2
+    err = capsys.readouterr().err
+    assert "a has input" in err
+    assert "b has encoder" in err
+    assert "c has none" in err
+    assert err.count("\n") == 1
 
 
 def test_aggregation_is_of_the_input(stores, capsys):
