@@ -101,6 +101,7 @@ class Collector(ABC):
         setting: What is correlated, and how.
         ids: The utterances so far.
         left_out: Those saved without a part: id to reason.
+        left_out_languages: The languages spoken and of the hypothesis of these, by id.
         missing: The parts that were missing, keys of :data:`~fbk_xattn.analysis.maps.NAMES`.
         cross_attention: What was stored of it, a name in
             :data:`~fbk_xattn.analysis.maps.STORED_CROSS_ATTENTION`.
@@ -109,6 +110,7 @@ class Collector(ABC):
     setting: Setting
     ids: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    left_out_languages: dict[str, tuple[str, str]] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     cross_attention: str = "weights"
 
@@ -122,6 +124,7 @@ class Collector(ABC):
         missing = [part for part in parts if not has_part(attribution, part)]
         if missing:
             self.left_out[attribution.id] = "no " + " and no ".join(NAMES[p] for p in missing)
+            self.left_out_languages[attribution.id] = (attribution.src_lang, attribution.tgt_lang)
             self.missing.update(missing)
         return not missing
 

@@ -194,6 +194,7 @@ class _HeadCollector(Collector):
             ids=tuple(self.ids),
             per_utterance=np.stack(self.values),
             left_out=dict(self.left_out),
+            left_out_languages=dict(self.left_out_languages),
             normalize=self.setting.normalize,
             coefficient=self.setting.coefficient,
             languages=tuple(self.languages),

@@ -69,6 +69,7 @@ class CorrelationTable:
         ids: The ``U`` utterances of the table.
         per_utterance: ``(U, L + 1, H + 1)``, NaN where undefined.
         left_out: Utterances of the store that are not in the table: id to reason.
+        left_out_languages: Languages of these, by id, as in ``languages``; without those unknown.
         normalize: Which of the maps were standardised (:class:`Setting`).
         coefficient: Which correlation it is (:class:`Setting`).
         languages: ``U`` pairs of the language spoken and that of the hypothesis; empty if unknown.
@@ -85,6 +86,7 @@ class CorrelationTable:
     coefficient: str = "pearson"
     languages: tuple[tuple[str, str], ...] = ()
     cross_attention: str = "weights"
+    left_out_languages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def setting(self) -> Setting:
@@ -142,14 +144,23 @@ class CorrelationTable:
         """Split the utterances by task, as models are compared task by task (paper, Tables 2, 3).
 
         Returns:
-            Tables by the task's name, ``ASR en`` or ``ST en-it``, in alphabetical order. Utterances
-            left out are in none of them, as their languages are not known here.
+            Tables by the task's name, ``ASR en`` or ``ST en-it``, in alphabetical order, each with
+            what was left out of its task. A task all of which was left out has no table.
         """
         names = [task_name(*pair) for pair in self.languages]
-        return {
-            name: self.only([i for i, other in enumerate(names) if other == name])
-            for name in sorted(set(names))
+        return {name: self._of_task(name, names) for name in sorted(set(names))}
+
+    def _of_task(self, task: str, names: list[str]) -> CorrelationTable:
+        languages = {
+            utterance_id: pair
+            for utterance_id, pair in self.left_out_languages.items()
+            if task_name(*pair) == task
         }
+        return replace(
+            self.only([row for row, name in enumerate(names) if name == task]),
+            left_out={utterance_id: self.left_out[utterance_id] for utterance_id in languages},
+            left_out_languages=languages,
+        )
 
     def only(self, rows: list[int]) -> CorrelationTable:
         """Return the table of these utterances (rows of ``per_utterance``), none left out."""
@@ -158,6 +169,7 @@ class CorrelationTable:
             ids=tuple(self.ids[row] for row in rows),
             per_utterance=self.per_utterance[rows],
             left_out={},
+            left_out_languages={},
             languages=tuple(self.languages[row] for row in rows) if self.languages else (),
         )
 

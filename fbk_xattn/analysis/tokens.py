@@ -68,6 +68,11 @@ class TokenTable:
         return np.array([token.startswith(WORD_START) for token in self.tokens], np.bool_)
 
     @property
+    def is_defined(self) -> bool:
+        """Whether any correlation is defined."""
+        return bool(np.isfinite(self.correlation).any())
+
+    @property
     def n_layers(self) -> int:
         """Number of decoder layers ``L``."""
         return int(self.correlation.shape[0] - 1)

@@ -17,7 +17,6 @@ from fbk_xattn.analysis import (
     CorrelationTable,
     Setting,
     TokenTable,
-    correlate_tokens,
 )
 from fbk_xattn.analysis.comparison import (
     PROBABILITY,
@@ -29,7 +28,7 @@ from fbk_xattn.analysis.comparison import (
     parameter,
 )
 from fbk_xattn.analysis.words import JOININGS
-from fbk_xattn.cli.reading import column_names, correlated, note_absent, open_stores, progress
+from fbk_xattn.cli.reading import column_names, correlated, correlated_tokens, open_stores
 from fbk_xattn.cli.results import add_result_args, check_output
 from fbk_xattn.errors import InputError
 from fbk_xattn.report.grid import Grid, render_grids
@@ -166,14 +165,13 @@ def by_tokens(job: Job) -> Result:
     """Distribution over tokens, a table a store and target."""
     grids, named = [], []
     for name, store in job.stores.items():
-        tables = correlate_tokens(
+        tables = correlated_tokens(
             store,
+            job.label(name),
             job.settings(),
             absent_is_error=not job.all_targets,
-            progress=progress(),
             words=job.words,
         )
-        note_absent([t.setting.target for t in tables], job.targets, job.label(name))
         for table in tables:
             grids.append(token_grid(table, job.label(name), job.bootstrap))
             named.append((name, table))

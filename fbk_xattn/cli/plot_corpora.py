@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from fbk_xattn.analysis import TARGETS, Setting, TokenTable, correlate_tokens
-from fbk_xattn.analysis.maps import NAMES
+from fbk_xattn.analysis import TARGETS, Setting
 from fbk_xattn.cli.evaluate import scored_curves
 from fbk_xattn.cli.plot_files import figure_files, write_figure
-from fbk_xattn.cli.reading import correlated, note_absent, open_stores, progress
-from fbk_xattn.cli.results import note
+from fbk_xattn.cli.reading import correlated, correlated_tokens, open_stores
 from fbk_xattn.report.figures import draw_curves, draw_distribution, draw_heads
 
 
@@ -56,18 +54,13 @@ def plot_tokens(args: argparse.Namespace) -> int:
     named = []
     for name, store in stores.items():
         label = name if len(stores) > 1 else ""
-        settings = _settings(args)
-        tables = correlate_tokens(
+        tables = correlated_tokens(
             store,
-            settings,
+            label,
+            _settings(args),
             absent_is_error=bool(args.target),
-            progress=progress(),
             words=args.words,
         )
-        wanted = [setting.target for setting in settings]
-        note_absent([table.setting.target for table in tables], wanted, label)
-        for table in tables:
-            _note_left_out(table, label)
         named += [(label, table) for table in tables]
     figure = draw_distribution(
         named,
@@ -77,17 +70,6 @@ def plot_tokens(args: argparse.Namespace) -> int:
     )
     write_figure(figure, file)
     return 0
-
-
-def _note_left_out(table: TokenTable, label: str) -> None:
-    """Name the utterances that a distribution is without."""
-    if table.left_out:
-        start = f"{label}: " if label else ""
-        names = ", ".join(f"{name} ({reason})" for name, reason in table.left_out.items())
-        note(
-            f"{start}{NAMES[table.setting.target]}: {len(table.left_out)} utterances left out: "
-            f"{names}"
-        )
 
 
 def _settings(args: argparse.Namespace) -> list[Setting]:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fbk_xattn.analysis import CorrelationTable, Setting, correlate_store
+from fbk_xattn.analysis import (
+    CorrelationTable,
+    Setting,
+    TokenTable,
+    correlate_store,
+    correlate_tokens,
+)
 from fbk_xattn.analysis.collecting import Progress
 from fbk_xattn.analysis.comparison import store_names
 from fbk_xattn.analysis.maps import NAMES, flags_for
@@ -52,24 +58,74 @@ def correlated(
     """
     tables = correlate_store(store, settings, absent_is_error=absent_is_error, progress=progress())
     if all(np.isnan(table.mean).all() for table in tables):
-        n_utterances = len({utterance_id for table in tables for utterance_id in table.ids})
-        raise InputError(
-            f"{store.path}: no correlation is defined for any of {n_utterances} utterances, "
-            "expected maps that vary over at least two content tokens"
-        )
-    note_absent([t.target for t in tables], [s.target for s in settings], name)
+        raise _nothing_defined(store, tables, "over at least two content tokens")
+    _note_absent([t.target for t in tables], [s.target for s in settings], name)
     for target, table in {table.target: table for table in tables}.items():
-        start = f"{name}: {NAMES[target]}" if name else NAMES[target]
+        start = _start(name, target)
         if undefined := table.undefined_ids:
             count = f"{len(undefined)} of {len(table.ids)}"
             note(f"{start}: correlation undefined for {count}: {', '.join(undefined)}")
-        if table.left_out:
-            names = ", ".join(f"{name} ({reason})" for name, reason in table.left_out.items())
-            note(f"{start}: {len(table.left_out)} utterances left out: {names}")
+        _note_left_out(start, table.left_out)
     return tables
 
 
-def note_absent(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
+def correlated_tokens(
+    store: AttributionStore,
+    name: str,
+    settings: Sequence[Setting],
+    *,
+    absent_is_error: bool,
+    words: str | None,
+) -> list[TokenTable]:
+    """Correlate the tokens of a store, and say on standard error what the tables are without.
+
+    Args:
+        store: To read.
+        name: For the notes, empty if there is no other store.
+        settings: What to correlate.
+        absent_is_error: Whether a target that the store lacks is an error.
+        words: How tokens are joined to words, or not at all.
+
+    Raises:
+        InputError: Nothing to correlate, or no correlation is defined.
+    """
+    tables = correlate_tokens(
+        store, settings, absent_is_error=absent_is_error, progress=progress(), words=words
+    )
+    if not any(table.is_defined for table in tables):
+        raise _nothing_defined(store, tables, "over the encoder steps")
+    _note_absent([t.setting.target for t in tables], [s.target for s in settings], name)
+    for table in tables:
+        start = _start(name, table.setting.target)
+        if not table.is_defined:
+            note(f"{start}: correlation undefined for all of {len(table.tokens)} tokens")
+        _note_left_out(start, table.left_out)
+    return tables
+
+
+def _nothing_defined(
+    store: AttributionStore, tables: Sequence[CorrelationTable | TokenTable], over: str
+) -> InputError:
+    n_utterances = len({utterance_id for table in tables for utterance_id in table.ids})
+    return InputError(
+        f"{store.path}: no correlation is defined for any of {n_utterances} utterances, expected "
+        f"maps that vary {over}"
+    )
+
+
+def _start(name: str, target: str) -> str:
+    """Return how notes on a target of a store begin."""
+    return f"{name}: {NAMES[target]}" if name else NAMES[target]
+
+
+def _note_left_out(start: str, left_out: Mapping[str, str]) -> None:
+    """Name the utterances that a table is without."""
+    if left_out:
+        names = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        note(f"{start}: {len(left_out)} utterances left out: {names}")
+
+
+def _note_absent(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
     """Name every target without a table."""
     for target in dict.fromkeys(wanted):
         if target not in there:

@@ -45,10 +45,11 @@ def head_grid(table: CorrelationTable, store: str = "", bootstrap: Bootstrap | N
     """Lay out layers by heads, three decimals, the best cell in bold (paper, Table 1).
 
     In CSV: ``store``, ``target``, ``aggregation`` (empty for the encoder output), ``normalize``,
-    ``coefficient``, ``layer`` (from 1, or ``avg``), ``head_1`` to ``head_H``, ``avg`` and the ends
-    of its interval ``avg_low`` and ``avg_high``, and of the whole table the number of utterances
-    ``n_utterances``, of those with an undefined cell ``n_undefined``, and of those left out of it
-    ``n_left_out``. Undefined values are ``nan``.
+    ``coefficient``, ``cross_attention`` (what was stored of it, ``weights`` or ``norms``),
+    ``layer`` (from 1, or ``avg``), ``head_1`` to ``head_H``, ``avg`` and the ends of its interval
+    ``avg_low`` and ``avg_high``, and of the whole table the number of utterances ``n_utterances``,
+    of those with an undefined cell ``n_undefined``, and of those left out of it ``n_left_out``.
+    Undefined values are ``nan``.
 
     Args:
         table: The table.
@@ -274,6 +275,7 @@ def _setting_columns(table: CorrelationTable) -> dict[str, object]:
         "aggregation": table.aggregation or "",
         "normalize": table.normalize,
         "coefficient": table.coefficient,
+        "cross_attention": table.cross_attention,
     }
 
 

@@ -61,6 +61,7 @@ def token_grid(table: TokenTable, store: str = "", bootstrap: Bootstrap | None =
                 "aggregation": setting.aggregation or "",
                 "normalize": setting.normalize,
                 "coefficient": setting.coefficient,
+                "cross_attention": table.cross_attention,
                 "words": table.words or "",
                 "group": name,
                 "n_tokens": summary.n_tokens,

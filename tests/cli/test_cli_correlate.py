@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -294,6 +295,45 @@ def test_by_tokens_joins_them_to_words(rng, tmp_path, capsys):
 def test_words_are_for_tokens(store, capsys):
     assert main(["correlate", str(store.path), "--words", "mean"]) == 2
     assert "--words with --by heads: expected --by tokens" in capsys.readouterr().err
+
+
+def test_by_tokens_without_a_defined_correlation_is_an_error(rng, tmp_path, capsys):
+    flat = {name: np.ones((7, 6), dtype=np.float32) for name in ("encoder_saliency",)}
+    attribution = make_attribution(rng, without=["input_saliency"], **flat)
+    make_store(tmp_path / "store", [attribution])
+    assert main(["correlate", str(tmp_path / "store"), "--by", "tokens"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "store: no correlation is defined for any of 1 utterances" in captured.err
+
+
+def test_output_says_languages_and_what_is_stored_of_cross_attention(make, tmp_path, capsys):
+    store = make("a", cross_attention="norms")
+    for name in ("numbers.csv", "numbers.json"):
+        flags = ["--by", "layers", "--target", "encoder", "--output", str(tmp_path / name)]
+        assert {row["cross_attention"] for row in records(capsys, store, *flags)} == {"norms"}
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "numbers.csv").read_text())))
+    assert {row["cross_attention"] for row in rows} == {"norms"}
+    languages = {(row["utterance"], row["src_lang"], row["tgt_lang"]) for row in rows}
+    pairs = [["en", "en"]] * 2 + [["en", "it"]] * 2
+    assert sorted(languages) == [(f"u{n}", *pair) for n, pair in enumerate(pairs)]
+    (saved,) = json.loads((tmp_path / "numbers.json").read_text())["tables"]
+    assert saved["languages"] == pairs
+    assert saved["cross_attention"] == "norms"
+    rows = records(capsys, store, "--by", "tokens", "--target", "encoder")
+    assert {row["cross_attention"] for row in rows} == {"norms"}
+
+
+def test_by_layers_counts_what_is_left_out_of_each_task(make, capsys):
+    store = AttributionStore.open(make("a"))
+    store.write(dataclasses.replace(store.read("u2"), encoder_saliency=None))
+    rows = records(capsys, str(store.path), "--by", "layers")
+    counts = {(row["target"], row["model"]): row["n_left_out"] for row in rows}
+    tasks = [("input", "ASR en"), ("input", "ST en-it"), ("encoder", "ASR en")]
+    assert counts == {**dict.fromkeys(tasks, "0"), ("encoder", "ST en-it"): "1"}
+    assert main(["correlate", str(store.path), "--by", "layers"]) == 0
+    left_out = "'ST en-it': Left out: 1 utterance ('u2': no encoder-output saliency)."
+    assert capsys.readouterr().out.count(left_out) == 1
 
 
 def test_by_tokens_saves_every_token(make, tmp_path):

@@ -187,6 +187,16 @@ def test_stores_that_lack_a_map_are_noted(rng, tmp_path, here, capsys):
     assert files(here) == ["layers.png", "tokens.png"]
 
 
+def test_a_target_without_a_defined_correlation_is_noted(rng, tmp_path, here, capsys):
+    flat = np.ones((7, 6), dtype=np.float32)
+    make_store(tmp_path / "s", [make_attribution(rng, encoder_saliency=flat)])
+    assert main(["plot", str(tmp_path / "s"), "--figure", "tokens"]) == 0
+    assert capsys.readouterr().err == (
+        "fbk-xattn: note: encoder-output saliency: correlation undefined for all of 5 tokens\n"
+    )
+    assert files(here) == ["tokens.png"]
+
+
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("figure", ["layers", "tokens"])
 def test_utterances_that_lack_a_map_are_noted(rng, tmp_path, capsys, figure):

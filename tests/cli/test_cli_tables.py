@@ -125,6 +125,15 @@ def test_a_sweep_whose_stores_have_other_tasks_is_refused_in_one_line(make, tmp_
     assert "b: without 2 utterances of the other stores (u2, u3)" in capsys.readouterr().err
 
 
+def test_what_is_left_out_is_said(make, tmp_path):
+    store = AttributionStore.open(make("a"))
+    store.write(dataclasses.replace(store.read("u2"), encoder_saliency=None))
+    assert main(["tables", str(store.path), "--output", str(tmp_path / "out")]) == 0
+    found = tables(tmp_path / "out")
+    left_out = "Left out: 1 utterance (`u2`: no encoder-output saliency)."
+    assert [found[number].count(left_out) for number in (1, 2, 3, 4)] == [1, 0, 1, 0]
+
+
 def test_latex_has_the_same_tables_with_labels_of_their_own(make, tmp_path):
     stores = [make("a"), make("b", 1, input_occlusion_probability=0.3)]
     assert main(["tables", *stores, "--output", str(tmp_path / "out")]) == 0

@@ -208,8 +208,13 @@ def test_undefined_and_equal_correlations_are_drawn(tokens):
         figure = draw_distribution([("", odd)], kind=kind)
         figure.draw_without_rendering()
         assert "30 tokens of 3 utterances, 1 of them undefined." in written(figure)
-    with pytest.raises(InputError, match="no correlation with input saliency is defined for any"):
-        draw_distribution([("", replace(odd, correlation=values * np.nan))])
+    empty = replace(odd, correlation=values * np.nan)
+    figure = draw_distribution([("a", empty), ("b", odd)])
+    assert len(panels(figure)) == 1
+    assert "b: Input saliency" in written(figure)
+    said = "a: no correlation with input saliency is defined for any of 30 tokens; expected"
+    with pytest.raises(InputError, match=said):
+        draw_distribution([("a", empty)])
 
 
 def test_nothing_to_draw_is_input_error(tokens):

@@ -55,7 +55,8 @@ def draw_distribution(
 ) -> Figure:
     """Draw how the correlations of tokens are distributed, by layer and for all layers averaged.
 
-    Mean and percentiles are those of ``fbk-xattn correlate --by tokens``.
+    Mean and percentiles are those of ``fbk-xattn correlate --by tokens``. Tables without a defined
+    correlation are not drawn.
 
     Args:
         tables: With the names of their stores (empty if there is no other).
@@ -68,19 +69,21 @@ def draw_distribution(
         A figure that pyplot knows nothing of.
 
     Raises:
-        InputError: No table, one without a defined correlation, or no such kind or width.
+        InputError: No table, none with a defined correlation, or no such kind or width.
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
     if not tables:
         raise InputError("no table to draw, expected at least one")
-    for name, table in tables:
-        if not np.isfinite(table.correlation).any():
-            raise InputError(
-                f"{name + ': ' if name else ''}no correlation with "
-                f"{NAMES[table.setting.target]} is defined for any of {len(table.tokens)} tokens, "
-                "expected maps that vary"
-            )
+    undefined = [
+        f"{name + ': ' if name else ''}no correlation with {NAMES[table.setting.target]} is "
+        f"defined for any of {len(table.tokens)} tokens"
+        for name, table in tables
+        if not table.is_defined
+    ]
+    tables = [(name, table) for name, table in tables if table.is_defined]
+    if not tables:
+        raise InputError(f"{'; '.join(undefined)}; expected maps that vary")
     everything = np.concatenate([table.correlation.ravel() for _, table in tables])
     ends = float(np.nanmin(everything)) - PAD, float(np.nanmax(everything)) + PAD
     rows = "words" if tables[0][1].words else "tokens"
