@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Grid:
     Attributes:
         caption: Says what the numbers are; called with how the format quotes names of utterances
             and stores.
-        label: For references in LaTeX (``tab:LABEL``), unique in a document.
+        label: For references in LaTeX (``tab:LABEL``).
         header: Names of the columns.
         rows: Cells of each row, the first of which is its name.
         best: ``(row, column)`` of the cells to print in bold (terminal: with a star).
@@ -82,7 +82,9 @@ def to_markdown(grids: Sequence[Grid]) -> str:
 
 def to_latex(grids: Sequence[Grid]) -> str:
     """Render as LaTeX ``table`` environments for booktabs, the best cells in bold."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex(grid) for grid in grids)
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(
+        _latex(grid, label) for grid, label in zip(grids, _labels(grids), strict=True)
+    )
 
 
 def to_csv(grids: Sequence[Grid]) -> str:
@@ -94,11 +96,23 @@ def to_csv(grids: Sequence[Grid]) -> str:
 def records_to_csv(records: Sequence[Mapping[str, object]]) -> str:
     """Return rows of values as CSV, numbers in full precision, columns in order of appearance."""
     columns = list(dict.fromkeys(name for record in records for name in record))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    lines = _Lines()
+    writer = csv.DictWriter(lines, columns, lineterminator=_Lines.END)
     writer.writeheader()
     writer.writerows(records)
-    return text.getvalue()
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    """The rows of a CSV that ends them with line feeds.
+
+    Its writer quotes what has a sign of its own end of line, so that must have a carriage return.
+    """
+
+    END = "\r\n"
+
+    def write(self, row: str) -> None:
+        self.append(row.removesuffix(self.END) + "\n")
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Grid]], str]] = {
@@ -147,7 +161,22 @@ def _markdown(grid: Grid) -> str:
     return caption + "\n\n" + "".join(lines)
 
 
-def _latex(grid: Grid) -> str:
+def _labels(grids: Sequence[Grid]) -> list[str]:
+    """Return the labels in the letters that LaTeX takes, numbered where two would be the same."""
+    labels: list[str] = []
+    for grid in grids:
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", grid.label)
+        numbered = (f"{plain}-{number}" for number in itertools.count(2))
+        labels.append(next(n for n in itertools.chain([plain], numbered) if n not in labels))
+    return labels
+
+
+def _row(line: str) -> str:
+    r"""Keep LaTeX from reading the begin of a row as an option of the command before it."""
+    return "{}" + line if line.startswith(("[", "*")) else line
+
+
+def _latex(grid: Grid, label: str) -> str:
     lines = []
     for r, (name, *values) in enumerate(grid.rows):
         texts = [re.sub(r"-(?=\d)", "$-$", latex_escape(value)) for value in values]
@@ -156,17 +185,17 @@ def _latex(grid: Grid) -> str:
             for c, text in enumerate(texts, 1)
         ]
         lines += [r"\midrule"] * (r in grid.rules)
-        lines.append(" & ".join([latex_escape(name), *marked]) + r" \\")
+        lines.append(_row(" & ".join([latex_escape(name), *marked])) + r" \\")
     header = " & ".join(map(latex_escape, grid.short_header or grid.header))
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{grid.caption(latex_escape)}}}",
-            rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', grid.label)}}}",
+            rf"\label{{tab:{label}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
             r"\toprule",
-            header + r" \\",
+            _row(header) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",

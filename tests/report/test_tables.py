@@ -8,7 +8,7 @@ import pytest
 from fbk_xattn.analysis import Bootstrap, CorrelationTable
 from fbk_xattn.errors import InputError
 from fbk_xattn.report import render
-from fbk_xattn.report.grid import Grid, render_grids
+from fbk_xattn.report.grid import Grid, records_to_csv, render_grids
 from fbk_xattn.report.tables import head_grid, layer_grid, probability_grid
 
 NAN = np.nan
@@ -248,3 +248,24 @@ def test_probability_grid_is_in_rising_order_and_of_the_same_utterances():
 def test_cells_with_pipes_stay_one_cell_in_markdown():
     grid = Grid(lambda _: "x", "x", ("a", "b|c"), (("1", "2"),))
     assert r"| a | b\|c |" in render_grids([grid], "markdown")
+
+
+def test_labels_of_one_document_are_all_different():
+    names = ("run_1", "run-1", "模型一", "模型二", "run-1-2")
+    grids = [Grid(lambda _: "x", name, ("a",), (("1",),)) for name in names]
+    labels = re.findall(r"\\label{tab:(.*)}", render_grids(grids, "latex"))
+    assert labels == ["run-1", "run-1-2", "-", "--2", "run-1-2-2"]
+
+
+@pytest.mark.parametrize("name", ["[base]", "*"])
+def test_names_are_no_options_of_the_latex_before_them(name):
+    grid = Grid(lambda _: "x", "x", (name, "r"), ((name, "1"), (name, "2")), rules=frozenset({1}))
+    text = render_grids([grid], "latex")
+    assert text.count("\n{}" + name) == 3
+
+
+def test_every_end_of_line_is_quoted_in_csv():
+    rows = [{"a": "x\ry", "b": "x\ny"}, {"a": "\r\n", "b": "x"}]
+    text = records_to_csv(rows)
+    assert text.splitlines(keepends=True)[0] == "a,b\n"
+    assert list(csv.DictReader(io.StringIO(text, newline=""))) == rows
