@@ -95,6 +95,11 @@ def _n_masks(store: AttributionStore) -> int:
 def _write_utterance(group: h5py.Group, attribution: Attribution, n_masks: int) -> None:
     saliency = _dense(attribution)
     *before, eos = attribution.tokens
+    if any("\0" in text for text in (attribution.id, attribution.src_text, *attribution.tokens)):
+        raise InputError(
+            f"utterance {attribution.id!r}: a NUL character in its id, src_text or tokens, which "
+            "strings of HDF5 cannot have; expected texts without"
+        )
     group.attrs["id"] = attribution.id
     group.create_dataset("fbank_heatmap", data=saliency, **COMPRESSION)
     group.create_dataset(

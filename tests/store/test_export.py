@@ -206,3 +206,13 @@ def test_full_disk_is_one_line_and_no_file(store, rng, tmp_path, limit):
         "expected a writable place\n"
     )
     assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"src_text": "a\0b"}, {"tokens": ("<t>", *"abcd", "e\0f", "</s>")}]
+)
+def test_texts_that_hdf5_cannot_have_are_an_error(store, rng, tmp_path, fields):
+    store.write(make_attribution(rng, **fields))
+    with pytest.raises(InputError, match="utterance 'a/1': a NUL character in its"):
+        export_h5(store, {"a/1": 0}, tmp_path / "x.h5")
+    assert not (tmp_path / "x.h5").exists()
