@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 import fbk_xattn
@@ -100,9 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the name of the program; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 when some of the work could not be done, 2 for wrong input (one line on
-        standard error says what), 130 after an interrupt.
+        The exit code: 0, 1 when some of the work could not be done or standard output not be
+        written, 2 for wrong input (one line on standard error says what), 130 after an interrupt.
     """
+    _open_closed_streams()
     try:
         args = build_parser().parse_args(argv)
         code: int = args.run(args)
@@ -112,12 +114,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted; without this the interpreter complains at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        return 1
+    except OSError as error:
+        if error.filename is not None:  # of a file, not of standard output
+            raise
+        print(
+            f"{PROGRAM}: error: standard output: cannot be written ({error.strerror or error}), "
+            "expected a writable place",
+            file=sys.stderr,
+        )
+        _discard_output()
         return 1
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _open_closed_streams() -> None:
+    """Let nobody read what is written to standard streams that the shell closed (``>&-``)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _discard_output() -> None:
+    """Let nobody read what is still to be written to standard output, at the end for example."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from synthetic import make_attribution, make_store
 
 import fbk_xattn
 from fbk_xattn.cli import main as cli
@@ -78,6 +80,34 @@ def test_a_process_exits_with_the_code_and_a_closed_pipe_is_quiet():
         text=True,
     )
     assert (piped.stdout, piped.stderr) == ("x", "1\n")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">/dev/full", 1, "error: standard output: cannot be written (No space left on device)"),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_no_traceback(rng, tmp_path, redirection, code, said):
+    store = make_store(tmp_path / "store", [make_attribution(rng)])
+    command = f"{sys.executable} -m fbk_xattn.cli.main correlate {store.path} {redirection}"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stderr.count("\n") == bool(said)
+
+
+def test_errors_of_files_are_not_taken_for_those_of_the_output(monkeypatch):
+    def run(_):
+        raise PermissionError(13, "Permission denied", "some/file")
+
+    monkeypatch.setattr(
+        cli, "build_parser", lambda: Namespace(parse_args=lambda _: Namespace(run=run))
+    )
+    with pytest.raises(PermissionError):
+        main([])
 
 
 def test_help_and_correlate_import_nothing_heavy(tmp_path):
