@@ -35,7 +35,10 @@ class Quality:
         src_lang: Language spoken.
         tgt_lang: Language of the hypotheses; equal to ``src_lang`` for ASR.
         ids: The utterances that were scored.
-        wer: Word error rate in percent after the Whisper normaliser, of ASR.
+        wer: Word error rate in percent after the Whisper normaliser, of ASR: of all utterances
+            together, so that one whose reference has no word counts with what was inserted. NaN
+            where no reference has a word.
+        without_words: Utterances of ASR whose reference has no word after the normaliser.
         bleu: BLEU from 0 to 100, of ST.
         bleu_signature: How sacrebleu computed it.
         comet: COMET, of ST, if a model was given.
@@ -48,6 +51,7 @@ class Quality:
     bleu: float | None = None
     bleu_signature: str | None = None
     comet: float | None = None
+    without_words: tuple[str, ...] = ()
 
     @property
     def is_asr(self) -> bool:
@@ -109,13 +113,18 @@ def _normalizer(is_english: bool) -> Callable[[str], str]:
 def normalized_wer(references: Sequence[str], hypotheses: Sequence[str], language: str) -> float:
     """Return the word error rate of a corpus in percent after the Whisper normaliser.
 
+    NaN where no reference has a word, for which it is not defined.
+
     Args:
         references: One an utterance.
         hypotheses: Theirs, in the same order.
         language: Of both.
     """
     normalize = whisper_normalizer(language)
-    return wer([normalize(text) for text in references], [normalize(text) for text in hypotheses])
+    normalized = [normalize(text) for text in references]
+    if not any(text.strip() for text in normalized):
+        return float("nan")
+    return wer(normalized, [normalize(text) for text in hypotheses])
 
 
 def comet_scorer(model: str, gpus: int = 0) -> CometScorer:
@@ -167,8 +176,15 @@ def _of_pair(
     )
     ids = tuple(chosen)
     if src_lang == tgt_lang:
+        normalize = whisper_normalizer(tgt_lang)
         return Quality(
-            src_lang, tgt_lang, ids, wer=normalized_wer(references, hypotheses, tgt_lang)
+            src_lang,
+            tgt_lang,
+            ids,
+            wer=normalized_wer(references, hypotheses, tgt_lang),
+            without_words=tuple(
+                name for name in ids if not normalize(chosen[name]["tgt_text"]).strip()
+            ),
         )
     score, signature = bleu_with_signature(references, hypotheses)
     return Quality(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from fbk_xattn.analysis.deletion import ScoredCurve
 from fbk_xattn.analysis.quality import BLEU, COMET, WER, Quality
+from fbk_xattn.analysis.references import listed
 from fbk_xattn.analysis.size import SIZE, SizeCurve
 from fbk_xattn.report.grid import Grid, Quote
+from fbk_xattn.report.tables import UNDEFINED
 
 Record = Mapping[str, object]
 NOT_OF_TASK = "-"
@@ -117,7 +120,9 @@ def size_grid(curves: Sequence[tuple[str, SizeCurve]]) -> Grid:
 
 
 def quality_records(qualities: Iterable[tuple[str, Quality]]) -> list[Record]:
-    """Return one row a language pair of each store, in full precision; empty where undefined.
+    """Return one row a language pair of each store, in full precision.
+
+    A score of the other task is empty, one that is undefined NaN.
 
     Args:
         qualities: With the name of their store.
@@ -128,6 +133,7 @@ def quality_records(qualities: Iterable[tuple[str, Quality]]) -> list[Record]:
             "src_lang": quality.src_lang,
             "tgt_lang": quality.tgt_lang,
             "n_utterances": len(quality.ids),
+            "n_without_words": len(quality.without_words),
             "wer": quality.wer,
             "bleu": quality.bleu,
             "bleu_signature": quality.bleu_signature,
@@ -153,6 +159,12 @@ def quality_grid(qualities: Sequence[tuple[str, Quality]], comet_model: str | No
                 "WER in percent after the normaliser of Whisper (English, or basic for other "
                 "languages)."
             )
+        parts += [
+            f"References without a word after it, so that each word of the hypothesis counts as "
+            f"inserted: {quote(name)}, {listed([quote(i) for i in q.without_words])}."
+            for name, q in qualities
+            if q.without_words
+        ]
         parts += [f"BLEU: {quote(signature)}." for signature in sorted(signatures)]
         if comet_model is not None and signatures:
             parts.append(f"COMET: {quote(comet_model)}.")
@@ -184,7 +196,9 @@ def quality_grid(qualities: Sequence[tuple[str, Quality]], comet_model: str | No
 
 
 def _cell(value: float | None, decimals: int) -> str:
-    return NOT_OF_TASK if value is None else f"{value:.{decimals}f}"
+    if value is None:
+        return NOT_OF_TASK
+    return UNDEFINED if math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def _languages(pair: tuple[str, str] | None) -> str:

@@ -95,3 +95,22 @@ def test_scores_need_neither_torch_nor_fairseq(store):
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
     )
     assert "0 0\nheavy: set()\n" in done.stdout
+
+
+def test_references_without_a_word_are_named_and_alone_leave_no_wer(rng, tmp_path, capsys):
+    texts = {"src_lang": "en", "tgt_lang": "en", "hypothesis": "a b"}
+    laugh = make_attribution(rng, id="laugh", tgt_text="(laughs)", **texts)
+    said = make_attribution(rng, id="said", tgt_text="a b c d", **texts)
+    alone = make_store(tmp_path / "alone", [laugh])
+    both = make_store(tmp_path / "both", [laugh, said])
+    file = tmp_path / "quality.json"
+    flags = ["--format", "markdown", "--output", str(file)]
+    assert main(["quality", str(alone.path), str(both.path), *flags]) == 0
+    out = capsys.readouterr().out
+    assert "| alone | en | 1 | n/a | - |" in out
+    # Two words were inserted and two deleted, of four.
+    assert "| both | en | 2 | 100.00 | - |" in out
+    assert "counts as inserted: `alone`, `laugh`." in out
+    assert "counts as inserted: `both`, `laugh`." in out
+    rows = json.loads(file.read_text())
+    assert [(row["wer"], row["n_without_words"]) for row in rows] == [(None, 1), (100.0, 1)]

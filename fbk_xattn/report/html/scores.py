@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from fbk_xattn.analysis.quality import normalized_wer, whisper_normalizer
+from fbk_xattn.analysis.quality import normalized_wer
 
 
 def utterance_wer(texts: Mapping[str, str]) -> float | None:
@@ -18,10 +19,8 @@ def utterance_wer(texts: Mapping[str, str]) -> float | None:
     Returns:
         ``None`` where the normalised reference has no word, for which it is not defined.
     """
-    reference, language = texts["tgt_text"], texts["tgt_lang"]
-    if not whisper_normalizer(language)(reference).strip():
-        return None
-    return normalized_wer([reference], [texts["hypothesis"]], language)
+    score = normalized_wer([texts["tgt_text"]], [texts["hypothesis"]], texts["tgt_lang"])
+    return None if math.isnan(score) else score
 
 
 def utterance_bleu(texts: Mapping[str, str]) -> float | None:
