@@ -45,7 +45,7 @@ OF_A_MAP = (
 )
 
 
-def store_names(stores: Sequence[AttributionStore]) -> list[str]:
+def store_names(stores: Sequence[AttributionStore | CurveStore]) -> list[str]:
     """Return short names of stores: the folders' own, or whole paths where those are not unique."""
     names = [store.path.resolve().name for store in stores]
     return [
@@ -62,6 +62,11 @@ def flag(name: str) -> str:
 def parameter(store: AttributionStore | CurveStore, name: str) -> Any:
     """Return a parameter of a store; None if it does not have it."""
     return store.meta["parameters"].get(name, DEFAULTS.get(name))
+
+
+def has_parameter(store: AttributionStore, name: str) -> bool:
+    """Tell whether a store was made with a parameter."""
+    return name in store.meta["parameters"] or name in DEFAULTS
 
 
 def explains(store: AttributionStore, target: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fbk_xattn.analysis import AGGREGATIONS, TARGETS
 from fbk_xattn.analysis.agreement import Agreement, agreement
 from fbk_xattn.analysis.comparison import explains
-from fbk_xattn.cli.reading import open_stores, progress
+from fbk_xattn.cli.reading import check_aggregation, open_stores, progress
 from fbk_xattn.cli.results import add_result_args, check_output, note, show
 from fbk_xattn.errors import InputError
 from fbk_xattn.report.agreement import agreement_grid
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     (first, reference), *others = open_stores([args.reference, *args.others]).items()
     targets = [args.target] if args.target else _shared_targets([reference, *dict(others).values()])
+    check_aggregation(args.aggregation, targets)
     found: list[tuple[str, Agreement]] = []
     for name, store in others:
         pair = f"{first}, {name}"

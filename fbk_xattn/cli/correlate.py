@@ -25,10 +25,17 @@ from fbk_xattn.analysis.comparison import (
     check_same_method,
     explains,
     flag,
+    has_parameter,
     parameter,
 )
 from fbk_xattn.analysis.words import JOININGS
-from fbk_xattn.cli.reading import column_names, correlated, correlated_tokens, open_stores
+from fbk_xattn.cli.reading import (
+    check_aggregation,
+    column_names,
+    correlated,
+    correlated_tokens,
+    open_stores,
+)
 from fbk_xattn.cli.results import add_result_args, check_output
 from fbk_xattn.errors import InputError
 from fbk_xattn.report.grid import Grid, render_grids
@@ -293,6 +300,7 @@ def _job(args: argparse.Namespace) -> Job:
         if args.target is not None and targets != ("input",):
             raise InputError("--target encoder with --by aggregation: only the input is aggregated")
         targets = ("input",)
+    check_aggregation(args.aggregation, targets)
     if args.vary and args.by != "layers":
         raise InputError(f"--vary with --by {args.by}: expected --by layers")
     if args.words and args.by != "tokens":
@@ -303,6 +311,12 @@ def _job(args: argparse.Namespace) -> Job:
         )
     bootstrap = Bootstrap(args.resamples, seed=args.seed)
     stores = open_stores(args.stores)
+    for name in args.vary:
+        if not any(has_parameter(store, flag(name)) for store in stores.values()):
+            raise InputError(
+                f"--vary {name}: no store has this parameter, expected a flag of fairseq-generate "
+                "such as num-masks"
+            )
     if args.by == "probability" and args.target is None:
         targets = _varied_targets(stores)
     return Job(

@@ -7,7 +7,7 @@ import argparse
 from fbk_xattn.analysis import TARGETS, Setting
 from fbk_xattn.cli.evaluate import scored_curves
 from fbk_xattn.cli.plot_files import figure_files, write_figure
-from fbk_xattn.cli.reading import correlated, correlated_tokens, open_stores
+from fbk_xattn.cli.reading import check_aggregation, correlated, correlated_tokens, open_stores
 from fbk_xattn.report.figures import draw_curves, draw_distribution, draw_heads
 
 
@@ -73,7 +73,12 @@ def plot_tokens(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> list[Setting]:
-    """Return what to correlate, each target once."""
+    """Return what to correlate, each target once.
+
+    Raises:
+        InputError: An aggregation without the input.
+    """
+    check_aggregation(args.aggregation, args.target or TARGETS)
     return [
         Setting(
             target,

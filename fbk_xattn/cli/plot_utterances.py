@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from fbk_xattn.analysis.maps import CROSS_ATTENTION, flags_for, stored_cross_attention
 from fbk_xattn.cli.plot_files import figure_files, write_figure
 from fbk_xattn.cli.reading import open_stores
 from fbk_xattn.errors import InputError
@@ -51,9 +52,9 @@ def plot_maps(args: argparse.Namespace) -> int:
     """
     layers, heads = _from_zero("--layers", args.layers), _from_zero("--heads", args.heads)
 
-    def draw(attributions: Sequence[Attribution]) -> Figure:
+    def draw(chosen: Sequence[Chosen]) -> Figure:
         return draw_maps(
-            attributions,
+            [one.read() for one in chosen],
             width=args.width,
             aggregation=args.aggregation or "2d-max",
             layers=layers,
@@ -62,16 +63,17 @@ def plot_maps(args: argparse.Namespace) -> int:
             same_scale=args.same_scale,
             arrangement=args.together or "rows",
             header=not args.no_header,
+            stored=[stored_cross_attention(one.store) for one in chosen],
         )
 
     chosen = _chosen(args)
     if layers or heads:
-        _check_heads(chosen[0].read(), layers, heads)
+        _check_heads(chosen, layers, heads)
     if args.together:
         (file,) = figure_files(args, ["maps"])
-        write_figure(draw([one.read() for one in chosen]), file)
+        write_figure(draw(chosen), file)
         return 0
-    return _one_by_one(args, chosen, lambda attribution: draw([attribution]))
+    return _one_by_one(args, chosen, lambda one: draw([one]))
 
 
 def plot_saliency(args: argparse.Namespace) -> int:
@@ -82,9 +84,9 @@ def plot_saliency(args: argparse.Namespace) -> int:
     """
     rows = _from_zero("--rows", args.rows)
 
-    def draw(attribution: Attribution) -> Figure:
+    def draw(one: Chosen) -> Figure:
         return draw_spectrogram(
-            attribution,
+            one.read(),
             width=args.width,
             rows=rows,
             words=args.words,
@@ -95,14 +97,14 @@ def plot_saliency(args: argparse.Namespace) -> int:
 
 
 def _one_by_one(
-    args: argparse.Namespace, chosen: Sequence[Chosen], draw: Callable[[Attribution], Figure]
+    args: argparse.Namespace, chosen: Sequence[Chosen], draw: Callable[[Chosen], Figure]
 ) -> int:
     """Write a figure an utterance; of ``--all``, those that cannot be drawn are counted."""
     files = figure_files(args, _names(chosen))
     n_failed = 0
     for one, file in zip(chosen, files, strict=True):
         try:
-            write_figure(draw(one.read()), file)
+            write_figure(draw(one), file)
         except InputError as error:
             if not args.all:
                 raise
@@ -154,15 +156,21 @@ def _names(chosen: Sequence[Chosen]) -> list[str]:
 
 
 def _check_heads(
-    attribution: Attribution, layers: list[int] | None, heads: list[int] | None
+    chosen: Sequence[Chosen], layers: list[int] | None, heads: list[int] | None
 ) -> None:
     """Check the numbers against one utterance, all those of a store being of one model."""
-    if attribution.cross_attention is None:
-        return
-    n_layers, n_heads = attribution.cross_attention.shape[:2]
-    for flag, chosen, n in (("--layers", layers, n_layers), ("--heads", heads, n_heads)):
-        if chosen and chosen[-1] >= n:
-            raise InputError(f"{flag} {chosen[-1] + 1}: expected 1 to {n}, as the model has")
+    read = (one.read().cross_attention for one in chosen)
+    weights = next((each for each in read if each is not None), None)
+    for flag, numbers, axis in (("--layers", layers, 0), ("--heads", heads, 1)):
+        if not numbers:
+            continue
+        if weights is None:
+            raise InputError(
+                f"{flag} {numbers[-1] + 1}: no utterance has cross-attention, expected a run of "
+                f"fairseq-generate with {flags_for([CROSS_ATTENTION])}"
+            )
+        if numbers[-1] >= (n := weights.shape[axis]):
+            raise InputError(f"{flag} {numbers[-1] + 1}: expected 1 to {n}, as the model has")
 
 
 def _from_zero(flag: str, numbers: Sequence[int] | None) -> list[int] | None:

@@ -29,12 +29,34 @@ def open_stores(paths: Sequence[Path]) -> dict[str, AttributionStore]:
     Raises:
         InputError: One is no store, or named twice.
     """
+    check_named_once(paths)
+    stores = [AttributionStore.open(path) for path in paths]
+    return dict(zip(store_names(stores), stores, strict=True))
+
+
+def check_named_once(paths: Sequence[Path]) -> None:
+    """Check that no folder is there twice.
+
+    Raises:
+        InputError: One is, perhaps by another path.
+    """
     resolved = [path.resolve() for path in paths]
     for number, path in enumerate(paths):
         if resolved[number] in resolved[:number]:
-            raise InputError(f"{path}: named twice, expected each store once")
-    stores = [AttributionStore.open(path) for path in paths]
-    return dict(zip(store_names(stores), stores, strict=True))
+            raise InputError(f"{path}: named twice, expected each folder once")
+
+
+def check_aggregation(aggregation: str | None, targets: Sequence[str]) -> None:
+    """Check that what ``--aggregation`` brings to encoder steps is asked for.
+
+    Raises:
+        InputError: It is not.
+    """
+    if aggregation is not None and "input" not in targets:
+        raise InputError(
+            f"--aggregation {aggregation} with --target {' '.join(targets)}: only the input is "
+            "aggregated"
+        )
 
 
 def column_names(stores: Mapping[str, AttributionStore]) -> Callable[[str, str], str]:

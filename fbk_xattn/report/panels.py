@@ -12,6 +12,7 @@ from fbk_xattn.analysis.coefficients import pearson
 from fbk_xattn.analysis.maps import (
     CROSS_ATTENTION,
     NAMES,
+    STORED_CROSS_ATTENTION,
     TARGETS,
     flags_for,
     has_part,
@@ -63,6 +64,7 @@ def panels_of(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     words: str | None = None,
+    stored: str = "weights",
 ) -> list[Panel]:
     """Return input saliency, encoder-output saliency and cross-attention (paper, Figure 2).
 
@@ -76,6 +78,8 @@ def panels_of(
         heads: Heads of these layers, from 0; all by default.
         words: ``mean`` or ``max``, how the rows of tokens are joined to those of words, once they
             are at encoder steps and before they are standardised; by default rows are tokens.
+        stored: What was stored of cross-attention, a name in
+            :data:`~fbk_xattn.analysis.maps.STORED_CROSS_ATTENTION`.
 
     Raises:
         InputError: No such aggregation, layer, head or joining, or the shapes of the utterance
@@ -101,7 +105,7 @@ def panels_of(
             panels.append(Panel(title, scale, values, _correlation(attention, values)))
         else:
             panels.append(Panel(title, scale, None, _absent(target)))
-    title, scale = NAMES[CROSS_ATTENTION].capitalize(), "standardised per encoder step"
+    title, scale = STORED_CROSS_ATTENTION[stored].capitalize(), "standardised per encoder step"
     if attention is None:
         return [*panels, Panel(title, scale, None, _absent(CROSS_ATTENTION))]
     return [*panels, Panel(title, scale, attention, _averaged(layers, heads))]

@@ -98,3 +98,9 @@ def test_aggregation_is_of_the_input(stores, capsys):
 def test_one_store_is_not_enough(stores, capsys):
     assert main(["agreement", str(stores[0].path)]) == 2
     assert "OTHER" in capsys.readouterr().err
+
+
+def test_aggregation_without_the_input_is_an_error(stores, capsys):
+    arguments = [*(str(store.path) for store in stores), "--target", "encoder"]
+    assert main(["agreement", *arguments, "--aggregation", "2d-max"]) == 2
+    assert "--aggregation 2d-max with --target encoder" in capsys.readouterr().err

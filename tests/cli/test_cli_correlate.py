@@ -374,6 +374,11 @@ def test_coefficient_and_normalize_reach_the_numbers(make, capsys):
         (["--by", "aggregation", "--aggregation", "2d-avg"], "--aggregation 2d-avg with --by"),
         (["--by", "aggregation", "--target", "encoder"], "only the input is aggregated"),
         (["--by", "probability"], "expected two or more stores"),
+        (
+            ["--target", "encoder", "--aggregation", "2d-avg"],
+            "--aggregation 2d-avg with --target encoder: only the input is aggregated",
+        ),
+        (["--by", "layers", "--vary", "nonsense"], "--vary nonsense: no store has this parameter"),
         (["--vary", "num-masks"], "--vary with --by heads: expected --by layers"),
         (["--resamples", "0"], "bootstrap resamples 0: expected at least 1"),
     ],

@@ -104,7 +104,7 @@ def test_layers_and_heads_count_from_1(store, drawn):
     assert (name, ids, file) == ("draw_maps", ["b"], "b.png")
     assert chosen == {
         "width": 3.3, "aggregation": "2d-avg", "layers": [0, 1], "heads": [2], "words": "max",
-        "same_scale": True, "arrangement": "rows", "header": False,
+        "same_scale": True, "arrangement": "rows", "header": False, "stored": ["weights"],
     }  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def test_defaults(store, curves, drawn):
     maps, saliency, heads, tokens, deletion = (chosen for _, _, chosen in calls)
     assert maps == {
         "width": 6.9, "aggregation": "2d-max", "layers": None, "heads": None, "words": None,
-        "same_scale": False, "arrangement": "rows", "header": True,
+        "same_scale": False, "arrangement": "rows", "header": True, "stored": ["weights"],
     }  # fmt: skip
     assert saliency == {"width": 6.9, "rows": None, "words": None, "header": True}
     assert heads == {"width": 6.9, "same_scale": False, "header": True}
@@ -322,3 +322,28 @@ def test_an_empty_store_is_an_error(tmp_path, capsys):
     make_store(tmp_path / "store", [])
     assert main(["plot", str(tmp_path / "store"), "--all"]) == 2
     assert "no utterance in this store" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("figure", ["layers", "tokens"])
+def test_aggregation_without_the_input_is_an_error(store, capsys, figure):
+    flags = ["--target", "encoder", "--aggregation", "2d-avg"]
+    assert main(["plot", str(store.path), "--figure", figure, *flags]) == 2
+    assert "--aggregation 2d-avg with --target encoder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("flags", [["--layers", "3"], ["--heads", "99"]])
+def test_layers_and_heads_without_cross_attention_are_an_error(rng, tmp_path, capsys, flags):
+    make_store(tmp_path / "s", [make_attribution(rng, without=["cross_attention"])])
+    assert main(["plot", str(tmp_path / "s"), "--all", *flags]) == 2
+    said = f"{' '.join(flags)}: no utterance has cross-attention, expected a run of"
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_stored_of_cross_attention_reaches_the_figure(rng, tmp_path, drawn):
+    for kind in ("weights", "norms"):
+        make_store(tmp_path / kind, [make_attribution(rng)], **{"--cross-attention": kind})
+    paths = [str(tmp_path / kind) for kind in ("norms", "weights")]
+    assert main(["plot", *paths, "--all", "--together"]) == 0
+    assert drawn[0][2]["stored"] == ["norms", "weights"]

@@ -159,6 +159,13 @@ def test_an_absent_map_leaves_a_panel_that_says_so(rng, without, number, flag):
     assert ("r = " in written(figure)) == (number != 2)
 
 
+def test_norm_weighted_cross_attention_is_called_so(rng):
+    attribution = make_attribution(rng)
+    for stored in ("norms", "weights"):
+        text = written(draw_maps([attribution], stored=[stored])).replace("\n", " ")
+        assert ("Norm-weighted cross-attention" in text) == (stored == "norms")
+
+
 def test_one_token_has_an_undefined_correlation(rng):
     assert "r undefined with cross-attention" in written(draw_maps([make_attribution(rng, S=3)]))
 

@@ -117,6 +117,7 @@ def draw_maps(
     same_scale: bool = False,
     arrangement: str = "rows",
     header: bool = True,
+    stored: Sequence[str] = (),
 ) -> Figure:
     """Draw input saliency, encoder-output saliency and cross-attention of utterances.
 
@@ -137,6 +138,8 @@ def draw_maps(
             the highest of their own scales.
         arrangement: One of :data:`ARRANGEMENTS`: each utterance a row of three panels, or a column.
         header: Whether to write id, languages, reference and hypothesis.
+        stored: What was stored of the cross-attention of each utterance, names in
+            :data:`~fbk_xattn.analysis.maps.STORED_CROSS_ATTENTION`; weights by default.
 
     Returns:
         A figure that pyplot knows nothing of.
@@ -150,7 +153,11 @@ def draw_maps(
     if not attributions:
         raise InputError("no utterance to draw, expected at least one")
     tallest = TALLEST / (len(attributions) if arrangement == "rows" else len(TARGETS) + 1)
-    blocks = [_block(a, aggregation, layers, heads, words, tallest) for a in attributions]
+    kinds = stored or ["weights"] * len(attributions)
+    blocks = [
+        _block(a, aggregation, layers, heads, words, kind, tallest)
+        for a, kind in zip(attributions, kinds, strict=True)
+    ]
     texts = [text for block in blocks for text in (*block.labels, *header_texts(block.attribution))]
     limits = None
     if same_scale:
@@ -176,6 +183,7 @@ def _block(
     layers: Sequence[int] | None,
     heads: Sequence[int] | None,
     words: str | None,
+    stored: str,
     tallest: float,
 ) -> _Block:
     labels = row_labels(attribution.tokens[attribution.content], words=words is not None)
@@ -184,7 +192,7 @@ def _block(
             f"utterance {attribution.id!r}: nothing to plot, expected a token besides language tag "
             "and eos"
         )
-    panels = panels_of(attribution, aggregation, layers, heads, words)
+    panels = panels_of(attribution, aggregation, layers, heads, words, stored)
     if all(panel.values is None for panel in panels):
         raise InputError(
             f"utterance {attribution.id!r}: nothing to plot, expected a saliency map or "

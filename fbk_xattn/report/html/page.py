@@ -17,7 +17,14 @@ from markupsafe import Markup
 
 import fbk_xattn
 from fbk_xattn.analysis.collecting import Progress
-from fbk_xattn.analysis.maps import NAMES, TARGETS, flags_for
+from fbk_xattn.analysis.maps import (
+    CROSS_ATTENTION,
+    NAMES,
+    STORED_CROSS_ATTENTION,
+    TARGETS,
+    flags_for,
+    stored_cross_attention,
+)
 from fbk_xattn.errors import InputError
 from fbk_xattn.report.html.audio import AudioSource
 from fbk_xattn.report.html.budget import choose_levels
@@ -117,6 +124,7 @@ def build_page(
         for utterance_id, each in zip(ids, measured, strict=True)
     ]
     script = _scripts()
+    names = {**NAMES, CROSS_ATTENTION: STORED_CROSS_ATTENTION[stored_cross_attention(store)]}
     html = (
         _environment()
         .get_template(TEMPLATE)
@@ -126,13 +134,16 @@ def build_page(
             style=Markup((HERE / STYLE).read_text(encoding="utf-8")),  # noqa: S704  # our own file
             script=Markup(script),  # noqa: S704  # our own files
             script_hash=_hash(script),
-            settings=as_script(_settings(measured, rows, levels, with_audio=audio is not None)),
+            settings=as_script(
+                _settings(measured, names, rows, levels, with_audio=audio is not None)
+            ),
             payloads=payloads,
             summary=summary,
             utterances=[each.overview for each in measured],
             n_utterances=len(there),
             n_left_out=len(there) - len(ids),
             targets={target: NAMES[target] for target in TARGETS},
+            cross_attention=names[CROSS_ATTENTION],
             rows=rows,
             aggregation=aggregation,
             levels=levels,
@@ -163,9 +174,14 @@ def as_script(value: Any) -> Markup:
 
 
 def _settings(
-    measured: Sequence[Measured], rows: str, levels: int, *, with_audio: bool
+    measured: Sequence[Measured],
+    names: Mapping[str, str],
+    rows: str,
+    levels: int,
+    *,
+    with_audio: bool,
 ) -> dict[str, Any]:
-    """Return what the script needs to know beside the utterances."""
+    """Return what the script needs to know beside the utterances; ``names`` are of the maps."""
     from matplotlib import colormaps
 
     colours = (colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
@@ -177,7 +193,7 @@ def _settings(
         "correlationSteps": CORRELATION_STEPS,
         "undefined": UNDEFINED,
         "withAudio": with_audio,
-        "names": NAMES,
+        "names": names,
         "absent": {part: f"not saved ({flags_for([part])} saves it)" for part in NAMES},
     }
 

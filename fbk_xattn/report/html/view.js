@@ -81,7 +81,7 @@ function showHeads() {
   const there = targetsOf(utterance);
   const kind = rows === "tokens" ? "token" : "word";
   element("tokens-about").textContent = there.length
-    ? `Strips under each ${kind}: its correlation of cross-attention (${headsInWords()}) with ` +
+    ? `Strips under each ${kind}: its correlation of ${settings.names["cross-attention"]} (${headsInWords()}) with ` +
       there.map((target) => settings.names[target]).join(" above ") +
       "; blue is positive, orange negative, pale near 0, hatched undefined."
     : "No correlations: cross-attention and a saliency map are needed for them.";
@@ -223,7 +223,7 @@ function showReading() {
     data.error = errorOfCell(utterance, view.rows, view.row, cell);
     said.push(`saliency ${short(data.saliency)} ± ${short(data.error)}`);
   }
-  const names = { input: "at its step", encoder: "encoder output", attention: "cross-attention" };
+  const names = { input: "at its step", encoder: "encoder output", attention: settings.names["cross-attention"] };
   for (const part of Object.keys(names)) {
     if (!strips[part]) continue;
     data[part] = strips[part][step];

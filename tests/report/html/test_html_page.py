@@ -173,3 +173,14 @@ def test_provenance_is_that_of_the_store(rng, tmp_path):
         store.write(make_attribution(rng))
     cells = {text for _, text in Texts(build_page(store, store.ids()).html).cells}
     assert {"--num-masks", "7", "generate 'a b'", "numpy", "2.4"} <= cells
+
+
+def test_norm_weighted_cross_attention_is_called_so(rng, tmp_path):
+    attribution = make_attribution(rng)
+    name = "Norm-weighted cross-attention"
+    for stored in ("weights", "norms"):
+        path = tmp_path / stored
+        store = make_store(path, [attribution], **{"--cross-attention": stored})
+        html = build_page(store, store.ids()).html
+        assert (name in html) == (stored == "norms")
+        assert (f'"cross-attention":"{name.lower()}"' in html) == (stored == "norms")
