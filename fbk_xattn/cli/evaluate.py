@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fbk_xattn.analysis.comparison import check_same_decoding
 from fbk_xattn.analysis.deletion import ScoredCurve, evaluate
 from fbk_xattn.analysis.references import listed
 from fbk_xattn.analysis.text_scores import TEXT_SCORES
+from fbk_xattn.cli.reading import check_named_once
 from fbk_xattn.cli.results import (
     add_manifest_arg,
     add_result_args,
@@ -73,7 +74,8 @@ def scored_curves(args: argparse.Namespace) -> list[tuple[str, ScoredCurve]]:
         InputError: As for :func:`run`, but for the file.
     """
     references = references_of(args.manifest)
-    stores = [CurveStore.open(folder) for folder in dict.fromkeys(args.folders)]
+    check_named_once(args.folders)
+    stores = [CurveStore.open(folder) for folder in args.folders]
     check_same_decoding(stores)
     scores = None if args.score is None else list(dict.fromkeys(args.score))
     curves = [
@@ -81,17 +83,15 @@ def scored_curves(args: argparse.Namespace) -> list[tuple[str, ScoredCurve]]:
         for store in stores
         for curve in evaluate(store, scores, references)
     ]
-    _note_differences(curves, references)
+    note_differences(stores, references)
     return curves
 
 
-def _note_differences(
-    curves: list[tuple[str, ScoredCurve]], references: Mapping[str, str] | None
+def note_differences(
+    stores: Sequence[CurveStore], references: Mapping[str, str] | None = None
 ) -> None:
     """Say which folders lack utterances that others have: their areas do not compare."""
-    ids: dict[str, set[str]] = {}
-    for name, curve in curves:
-        ids.setdefault(name, set()).update(curve.ids)
+    ids = {str(store.path): set(store.ids()) for store in stores}
     everything = set().union(*ids.values())
     for name, there in ids.items():
         note_rows_not_there(name, references, there)

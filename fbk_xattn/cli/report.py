@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from fbk_xattn.analysis import AGGREGATIONS
 from fbk_xattn.analysis.references import listed
 from fbk_xattn.analysis.words import JOININGS
-from fbk_xattn.cli.reading import progress
+from fbk_xattn.cli.evaluate import note_differences
+from fbk_xattn.cli.reading import check_named_once, progress
 from fbk_xattn.cli.results import note
 from fbk_xattn.errors import InputError
 from fbk_xattn.files import write_text
@@ -104,12 +105,13 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     store = AttributionStore.open(args.store)
+    deletions = [CurveStore.open(folder) for folder in args.deletion]
     page = build_page(
         store,
         _chosen(store, args.id, args.max_utterances),
         aggregation=args.aggregation,
         rows=args.words or TOKENS,
-        deletions=[CurveStore.open(folder) for folder in dict.fromkeys(args.deletion)],
+        deletions=deletions,
         audio=_audio(args.manifest, args.audio),
         progress=progress(),
     )
@@ -126,11 +128,13 @@ def run(args: argparse.Namespace) -> int:
             f"{len(page.without_audio)} utterances are in none of the manifests and have no audio: "
             f"{listed(page.without_audio)}"
         )
+    note_differences(deletions)
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
     """Check flags before the work rather than after."""
+    check_named_once(args.deletion)
     if args.output.is_dir():
         raise InputError(f"--output {args.output}: is a folder, expected the name of a file")
     if args.max_utterances < 1:

@@ -125,3 +125,11 @@ def test_wrong_folders_are_named(folder, capsys, tmp_path):
         assert captured.out == ""
         assert captured.err.count("\n") == 1
         assert said in captured.err
+
+
+def test_a_folder_named_twice_is_an_error(folder, capsys):
+    again = folder.path / ".." / folder.path.name
+    assert main(["evaluate", str(folder.path), str(again)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{again}: named twice" in captured.err

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ from synthetic import make_attribution, make_store
 
 from fbk_xattn.cli.main import main
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
+from fbk_xattn.store import CurveStore
 
 
 @pytest.fixture
@@ -126,3 +128,33 @@ def test_an_empty_store_is_an_error(tmp_path, capsys):
     make_store(tmp_path / "store", [])
     assert main(["report", str(tmp_path / "store"), "-o", str(tmp_path / "x.html")]) == 2
     assert "no utterance in this store" in capsys.readouterr().err
+
+
+def test_folders_of_deletion_with_one_name_are_told_apart(store, here, tmp_path):
+    folders = [str(make_curves(tmp_path / name / "DEL", "input")) for name in "ab"]
+    assert main(["report", str(store.path), "--deletion", *folders]) == 0
+    text = (here / "report.html").read_text(encoding="utf-8")
+    assert all(f"input ({folder})" in text for folder in folders)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_of_deletion_named_twice_is_an_error(store, tmp_path, capsys):
+    folder = make_curves(tmp_path / "DEL", "input")
+    paths = [str(folder), str(folder.parent / "store" / ".." / "DEL")]
+    assert main(["report", str(store.path), "--deletion", *paths]) == 2
+    assert f"{paths[1]}: named twice" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_utterances_that_a_folder_of_deletion_lacks_are_noted(store, tmp_path, capsys):
+    folders = [make_curves(tmp_path / name, name) for name in ("input", "encoder")]
+    more = CurveStore.open(folders[0])
+    more.write(dataclasses.replace(more.read("a"), id="b"))
+    assert main(["report", str(store.path), "--deletion", *map(str, folders)]) == 0
+    assert f"note: {folders[1]}: without 1 of 2: b" in capsys.readouterr().err
+
+
+def test_the_current_folder_has_its_name(rng, here):
+    make_store(here, [make_attribution(rng, src_lang="de")])
+    assert main(["report", "."]) == 0
+    assert '<th scope="row">here</th>' in (here / "report.html").read_text(encoding="utf-8")

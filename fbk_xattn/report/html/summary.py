@@ -9,7 +9,7 @@ import numpy as np
 
 from fbk_xattn.analysis import CorrelationTable, correlate_targets
 from fbk_xattn.analysis.collecting import Progress
-from fbk_xattn.analysis.comparison import check_same_decoding
+from fbk_xattn.analysis.comparison import check_same_decoding, store_names
 from fbk_xattn.analysis.deletion import ScoredCurve, evaluate
 from fbk_xattn.analysis.maps import CROSS_ATTENTION, NAMES, TARGETS, flags_for, has_part
 from fbk_xattn.analysis.quality import quality
@@ -97,7 +97,11 @@ def summarise(
             side.
     """
     check_same_decoding(deletions)
-    curves = [(folder.path.name, curve) for folder in deletions for curve in evaluate(folder)]
+    curves = [
+        (name, curve)
+        for name, folder in zip(store_names(deletions), deletions, strict=True)
+        for curve in evaluate(folder)
+    ]
     scores, no_scores = _quality(store)
     return Summary(
         correlations=_correlations(store, aggregation, progress),
@@ -166,7 +170,8 @@ def _overall(table: CorrelationTable) -> str:
 
 def _quality(store: AttributionStore) -> tuple[Table | None, str]:
     try:
-        return Table(quality_grid([(store.path.name, each) for each in quality(store)])), ""
+        name = store.path.resolve().name
+        return Table(quality_grid([(name, each) for each in quality(store)])), ""
     except InputError as error:
         for utterance_id in store.ids():
             store.texts(utterance_id)  # raises again if the store is damaged
