@@ -6,13 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fbk_xattn.analysis.comparison import DATA, same_features
 from fbk_xattn.data.manifest import ManifestRow
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution, DecodedCurve
-
-# Features of two extractors differ by less than 0.01, before and after CMVN.
-FEATURE_TOLERANCE = 0.1
-TEXTS = ("src_lang", "tgt_lang", "src_text", "tgt_text")
 
 
 def check_texts(file: Path, stored: Attribution | DecodedCurve, row: ManifestRow) -> None:
@@ -26,7 +23,7 @@ def check_texts(file: Path, stored: Attribution | DecodedCurve, row: ManifestRow
     Raises:
         InputError: It was not.
     """
-    for name in TEXTS:
+    for name in DATA:
         theirs, ours = getattr(stored, name), getattr(row, name)
         if theirs != ours:
             raise InputError(
@@ -47,12 +44,12 @@ def check_features(file: Path, stored: Attribution, features: Tensor) -> None:
         InputError: It was not.
     """
     theirs, ours = stored.fbank, features.float().cpu().numpy()
-    if theirs.shape != ours.shape:
-        how = f"of the shape {theirs.shape}, the data have {ours.shape}"
-    elif (difference := abs(theirs - ours).max(initial=0.0)) > FEATURE_TOLERANCE:
-        how = f"that differ from those of the data by up to {difference:.1f}"
-    else:
+    if same_features(theirs, ours):
         return
+    if theirs.shape == ours.shape:
+        how = f"that differ from those of the data by up to {abs(theirs - ours).max():.1f}"
+    else:
+        how = f"of the shape {theirs.shape}, the data have {ours.shape}"
     raise InputError(
         f"{file}: of features {how}; expected the same data (another folder for other data, or "
         "delete the file to replace it)"
