@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
+import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from fbk_xattn.files import whole_file, write_text
 logger = logging.getLogger(__name__)
 
 ARCHIVE = f"fbank{N_BINS}.zip"
+CONFIG = "config.yaml"
 FILES_A_TURN = 16  # that a process computes before it hands them over
 LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip entry: ends with lengths of name and extra field
 
@@ -36,15 +38,16 @@ def prepare(corpus: Path, output: Path, vocabulary: int | Path, workers: int = 1
     Args:
         corpus: Folder with manifests (``*.tsv``) whose audio paths count from it. Manifests named
             ``train*`` give the vocabulary.
-        output: Data folder to create. ``config.yaml`` is written last, so it is there only when
-            all is.
+        output: Data folder to create, or to write anew. ``config.yaml`` is written last, so it is
+            there only when all is.
         vocabulary: Wanted number of SentencePiece symbols; or the folder of a vocabulary that is
             there already, with ``spm.model`` and ``dict.txt``, as for data of a trained model.
         workers: Processes that compute features; the archive does not depend on them.
 
     Raises:
         InputError: No manifest, none for training where a vocabulary is wanted, no vocabulary in
-            its folder, or an utterance that cannot be read.
+            its folder, an utterance that cannot be read, or ``output`` is ``corpus`` or has
+            manifests of further splits, whose archive would be replaced.
     """
     manifests = {path.stem: read_manifest(path) for path in sorted(corpus.glob("*.tsv"))}
     if not any(manifests.values()):
@@ -54,12 +57,14 @@ def prepare(corpus: Path, output: Path, vocabulary: int | Path, workers: int = 1
         check_vocabulary(vocabulary)
     elif not training:
         raise InputError(f"{corpus}: no train*.tsv with utterances, expected manifests of a corpus")
+    written = [output / f"{name}.tsv" for name in manifests]
+    _check_output(corpus, output, written)
     output.mkdir(parents=True, exist_ok=True)
-    locations = write_features(
-        corpus, sorted({r.audio for m in manifests.values() for r in m}), output, workers
-    )
-    for name, rows in manifests.items():
-        write_manifest(output / f"{name}.tsv", [_with_features(row, locations) for row in rows])
+    audio = sorted({r.audio for m in manifests.values() for r in m})
+    outdated = [output / CONFIG, *written]
+    locations = write_features(corpus, audio, output, workers, outdated)
+    for path, rows in zip(written, manifests.values(), strict=True):
+        write_manifest(path, [_with_features(row, locations) for row in rows])
     if isinstance(vocabulary, Path):
         for name in VOCABULARY_FILES:
             with whole_file(output / name) as temporary:
@@ -75,13 +80,48 @@ def prepare(corpus: Path, output: Path, vocabulary: int | Path, workers: int = 1
             output / "dict.txt",
         )
         logger.info("vocabulary of %d symbols, %d training utterances", size, len(training))
-    write_config(output / "config.yaml")
+    write_config(output / CONFIG)
+
+
+def _check_output(corpus: Path, output: Path, written: list[Path]) -> None:
+    """Check that no manifest would lose what it points at.
+
+    Raises:
+        InputError: ``output`` is ``corpus``, or a manifest in it that is not to be written points
+            into the archive that is.
+    """
+    if output.resolve() == corpus.resolve():
+        raise InputError(
+            f"{output}: is CORPUS too, whose manifests would be replaced, expected another folder"
+        )
+    others = [path for path in sorted(output.glob("*.tsv")) if path not in written]
+    left_behind = [path.name for path in others if _points_into(output / ARCHIVE, path)]
+    if left_behind:
+        raise InputError(
+            f"{output / ARCHIVE} would be replaced, and with it the features of "
+            f"{', '.join(left_behind)}; expected such manifests in {corpus} too (one run prepares "
+            "all splits), or another folder"
+        )
+
+
+def _points_into(archive: Path, manifest: Path) -> bool:
+    """Tell whether a file that may be a manifest has a cell ``archive:offset:length``."""
+    cells = re.split(r"[\t\r\n]", manifest.read_text(encoding="utf-8", errors="replace"))
+    files = {cell.rpartition(f"{ARCHIVE}:")[0] for cell in cells if f"{ARCHIVE}:" in cell}
+    return any((archive.parent / file / ARCHIVE).resolve() == archive.resolve() for file in files)
 
 
 def write_features(
-    corpus: Path, audio: list[str], output: Path, workers: int = 1
+    corpus: Path, audio: list[str], output: Path, workers: int = 1, outdated: Sequence[Path] = ()
 ) -> dict[str, tuple[str, int]]:
     """Write the features of audio files to one uncompressed zip archive.
+
+    Args:
+        corpus: Folder that the audio paths count from.
+        audio: Audio files, in the order of the archive.
+        output: Folder of the archive.
+        workers: Processes that compute features.
+        outdated: Files that fit an archive of before alone; they go once all features are there.
 
     Returns:
         For each audio file its location (``fbank80.zip:offset:length``) and number of frames.
@@ -91,17 +131,19 @@ def write_features(
     """
     archive = output / ARCHIVE
     frames = {}
-    with (
-        whole_file(archive) as temporary,
-        zipfile.ZipFile(temporary, "w") as writer,
-        _computed(corpus, audio, workers) as computed,
-    ):
-        for path, features in zip(
-            audio, tqdm(computed, "features", len(audio), unit="file", mininterval=2.0), strict=True
+    with whole_file(archive) as temporary:
+        with (
+            zipfile.ZipFile(temporary, "w") as writer,
+            _computed(corpus, audio, workers) as computed,
         ):
-            frames[path] = len(features)
-            with writer.open(zipfile.ZipInfo(f"{path}.npy"), "w") as entry:
-                np.save(entry, features)
+            progress = tqdm(computed, "features", len(audio), unit="file", mininterval=2.0)
+            for path, features in zip(audio, progress, strict=True):
+                frames[path] = len(features)
+                with writer.open(zipfile.ZipInfo(f"{path}.npy"), "w") as entry:
+                    np.save(entry, features)
+        # Before the archive is replaced: a run that is killed leaves no manifest of another one.
+        for old in outdated:
+            old.unlink(missing_ok=True)
     locations = {}
     with zipfile.ZipFile(archive) as reader, archive.open("rb") as file:
         for path in audio:

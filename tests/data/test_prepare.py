@@ -1,5 +1,9 @@
+import multiprocessing
+import os
 import shutil
+import signal
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +128,94 @@ def test_audio_paths_in_folders_and_unicode_are_found(copy, tmp_path):
     row = read_manifest(tmp_path / "data" / "test.tsv")[3]
     expected = load_features(folder / "è:1.flac")
     assert np.array_equal(load_features(tmp_path / "data" / row.audio), expected)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def subset(copy, *splits):
+    """Leave the corpus with the manifests of some splits alone."""
+    for name in SPLITS.keys() - set(splits):
+        (copy / f"{name}.tsv").unlink()
+
+
+@pytest.mark.parametrize("location", ["fbank80.zip", "./fbank80.zip", "{data}/fbank80.zip"])
+def test_manifests_of_an_archive_that_would_be_replaced_are_named(data, copy, tmp_path, location):
+    folder = shutil.copytree(data, tmp_path / "data")
+    text = (folder / "train.tsv").read_text(encoding="utf-8")
+    there = text.replace("\tfbank80.zip:", f"\t{location.format(data=folder)}:")
+    (folder / "train.tsv").write_text(there, encoding="utf-8")
+    before = content(folder)
+    subset(copy, "test")
+    with pytest.raises(InputError) as caught:
+        prepare(copy, folder, vocabulary=folder)
+    assert str(caught.value) == (
+        f"{folder}/fbank80.zip would be replaced, and with it the features of dev.tsv, train.tsv; "
+        f"expected such manifests in {copy} too (one run prepares all splits), or another folder"
+    )
+    assert content(folder) == before
+
+
+def test_manifests_of_other_features_stay(corpus, copy, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    text = (corpus / "train.tsv").read_text(encoding="utf-8")
+    elsewhere = text.replace("train-1.flac", f"{tmp_path}/fbank80.zip:9:9")
+    (folder / "other.tsv").write_text(elsewhere, encoding="utf-8")
+    (folder / "notes.tsv").write_bytes(b"fbank80.zip is of \xff\n")
+    subset(copy, "train", "test")
+    for _ in range(2):
+        prepare(copy, folder, vocabulary=60)
+    assert (folder / "other.tsv").read_text(encoding="utf-8") == elsewhere
+
+
+def test_the_corpus_itself_is_no_data_folder(copy, tmp_path):
+    before = content(copy)
+    (tmp_path / "link").symlink_to(copy)
+    for output in (copy, copy / ".." / "corpus", tmp_path / "link"):
+        with pytest.raises(InputError, match=r"is CORPUS too, .*expected another folder"):
+            prepare(copy, output, vocabulary=60)
+    assert content(copy) == before
+
+
+def prepare_and_be_killed(corpus, output, vocabulary, moment):
+    """Prepare in a process that dies when it is to name its file number ``moment``."""
+    replace, named = Path.replace, []
+
+    def die(self, target):
+        if len(named) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        named.append(target)
+        return replace(self, target)
+
+    Path.replace = die
+    prepare(corpus, output, vocabulary)
+
+
+@pytest.mark.parametrize("moment", range(8))  # archive, three manifests, two, config; none
+def test_killed_between_two_files_leaves_no_manifest_of_another_archive(
+    data, copy, tmp_path, moment
+):
+    folder = shutil.copytree(data, tmp_path / "data")
+    # What an older manifest says of one utterance is of another one afterwards.
+    for one, other in (("train-0", "train-9"), ("dev-0", "dev-1"), ("test-0", "test-4")):
+        swap = {one: "swap", other: one, "swap": other}
+        for name, new in swap.items():
+            (copy / f"{name}.flac").rename(copy / f"{new}.flac")
+    process = multiprocessing.get_context("fork").Process(
+        target=prepare_and_be_killed, args=(copy, folder, data, moment)
+    )
+    process.start()
+    process.join()
+    whole = moment == 7
+    assert process.exitcode == (0 if whole else -signal.SIGKILL)
+    assert (folder / "config.yaml").exists() == whole
+    left = sorted(folder.glob("*.tsv"))
+    assert len(left) == min(max(moment - 1, 0), 3)
+    for path in left:
+        for before, after in zip(read_manifest(copy / path.name), read_manifest(path), strict=True):
+            expected = load_features(copy / before.audio)
+            assert np.array_equal(load_features(folder / after.audio), expected)
+    prepare(copy, folder, vocabulary=data)
+    assert len(list(folder.glob("*.tsv"))) == 3
