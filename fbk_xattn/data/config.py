@@ -88,10 +88,10 @@ class DataConfig(S2TDataConfig):
         no file, from the folder of the config.
         """
         location = Path(self.audio_root) / audio
-        if location.is_absolute() or Path(_archive(str(location))).is_file():
+        if location.is_absolute() or _is_file(location):
             return str(location)
         beside = self.root / location
-        return str(beside if Path(_archive(str(beside))).is_file() else location)
+        return str(beside if _is_file(beside) else location)
 
 
 def _check_feature_transforms(path: Path, kind: str, transforms: Any) -> None:
@@ -113,10 +113,16 @@ def _check_feature_transforms(path: Path, kind: str, transforms: Any) -> None:
             )
 
 
-def _archive(location: str) -> str:
-    """Return the file that ``archive.zip:offset:length`` or a plain path is in."""
-    path, _, _ = location.partition(".zip:")
-    return path if path == location else f"{path}.zip"
+def _is_file(location: Path) -> bool:
+    """Tell whether a plain path or the archive of ``archive.zip:offset:length`` is a file.
+
+    One that may not be looked for is none: who loads it says why.
+    """
+    path, in_archive, _ = str(location).partition(".zip:")
+    try:
+        return Path(f"{path}.zip" if in_archive else path).is_file()
+    except OSError:
+        return False
 
 
 def load_dictionary(path: Path) -> Dictionary:

@@ -109,7 +109,7 @@ def read_audio(file: Path | BinaryIO) -> FloatArray:
         ``(n_samples,)`` at 16 kHz in the range of 16-bit integers; the mean of several channels.
 
     Raises:
-        InputError: Unreadable, or of another sampling rate.
+        InputError: Unreadable, of another sampling rate, or with samples that are not finite.
     """
     import soundfile
 
@@ -119,7 +119,13 @@ def read_audio(file: Path | BinaryIO) -> FloatArray:
         raise InputError(f"unreadable audio ({error}), expected WAV, FLAC, Ogg or MP3") from None
     if rate != SAMPLE_RATE:
         raise InputError(f"audio at {rate} Hz, expected {SAMPLE_RATE} Hz")
-    return np.asarray(samples.mean(axis=1) * 2**15, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.asarray(samples.mean(axis=1) * 2**15, dtype=np.float32)
+        # Features are of energies: kaldi-native-fbank gives up where they are not numbers.
+        finite = np.isfinite(np.square(scaled)).all()
+    if not finite:
+        raise InputError("samples hold NaN or infinity or are far too loud, expected -1 to 1")
+    return scaled
 
 
 def load_features(location: str | Path, n_bins: int = N_BINS) -> FloatArray:
@@ -145,6 +151,11 @@ def load_features(location: str | Path, n_bins: int = N_BINS) -> FloatArray:
             raise InputError("features hold NaN or infinity, expected finite values")
     except InputError as error:
         raise InputError(f"{location}: {error}") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{location}: cannot be read ({reason}), expected a readable file"
+        ) from None
     return features
 
 
@@ -162,11 +173,13 @@ def _load(location: str) -> FloatArray:
         raise InputError("expected archive.zip:offset:length with whole numbers") from None
     if offset < 0 or length <= 0:
         raise InputError("expected archive.zip:offset:length with a length of at least 1")
+    # Before reading, which would make room for as many bytes as are asked for.
+    available = max(0, path.stat().st_size - offset)
+    if available < length:
+        raise InputError(f"{available} bytes there, expected {length}")
     with path.open("rb") as archive:
         archive.seek(offset)
         data = archive.read(length)
-    if len(data) < length:
-        raise InputError(f"{len(data)} bytes there, expected {length}")
     file = io.BytesIO(data)
     return _read_npy(file) if data.startswith(NPY_MAGIC) else fbank(read_audio(file))
 

@@ -176,6 +176,12 @@ def test_audio_found_nowhere_is_reported_as_written(config):
     assert config(audio_root="wav").resolve_audio("a.wav") == "wav/a.wav"
 
 
+@pytest.mark.usefixtures("cwd")
+def test_audio_that_cannot_be_looked_for_is_reported_as_written(config):
+    """Its own utterance fails, not the data set."""
+    assert config(audio_root="").resolve_audio("a" * 300) == "a" * 300
+
+
 def test_dictionary_is_loaded(tmp_path):
     (tmp_path / "dict.txt").write_text("<lang:it> 1\n▁è 5\n", encoding="utf-8")
     dictionary = load_dictionary(tmp_path / "dict.txt")

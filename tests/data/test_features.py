@@ -1,3 +1,4 @@
+import errno
 import importlib.util
 import io
 import logging
@@ -197,6 +198,37 @@ def test_file_that_is_no_audio_is_refused(tmp_path, content):
     assert "unreadable audio" in refused(path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -2e38])
+def test_samples_that_are_not_finite_are_refused(audio, value):
+    samples = speech().astype(np.float32) / 2**15
+    samples[700] = value
+    path = audio(samples=samples, subtype="FLOAT")
+    assert refused(path).startswith("samples hold NaN or infinity or are far too loud, expected")
+
+
+@pytest.mark.parametrize("factor", [1e12, 1e15, 1e32])
+def test_samples_too_loud_for_any_feature_are_refused(audio, factor):
+    samples = speech().astype(np.float32) * factor
+    assert "NaN or infinity" in refused(audio(samples=samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize("location", ["a.wav", "a.npy", "f.zip:0:9"])
+def test_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, location):
+    for name in ("a.wav", "a.npy", "f.zip"):
+        (tmp_path / name).write_bytes(bytes(99))
+
+    def deny(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for opener in ("builtins.open", "io.open", "soundfile.SoundFile"):
+        monkeypatch.setattr(opener, deny)
+    assert "Permission denied" in refused(f"{tmp_path}/{location}")
+
+
+def test_name_that_no_file_can_have_is_refused(tmp_path):
+    assert "File name too long" in refused(tmp_path / f"{'a' * 300}.wav")
+
+
 @pytest.mark.parametrize("n_samples", [0, 1, 399])
 def test_audio_shorter_than_a_window_is_refused(audio, n_samples):
     assert f"{n_samples} samples" in refused(audio(samples=speech()[:n_samples]))
@@ -278,6 +310,12 @@ def test_file_that_is_no_array_of_floats_is_refused(tmp_path, content):
 def test_slice_that_is_not_there_is_refused(tmp_path, slice_):
     (tmp_path / "f.zip").write_bytes(npy_bytes(np.zeros((7, 80))))
     assert "expected" in refused(f"{tmp_path}/f.zip:{slice_}")
+
+
+@pytest.mark.parametrize(("slice_", "there"), [(f"9:{10**18}", 91), (f"{10**30}:9", 0)])
+def test_slice_that_no_memory_could_hold_is_refused(tmp_path, slice_, there):
+    (tmp_path / "f.zip").write_bytes(bytes(100))
+    assert f"{there} bytes there, expected " in refused(f"{tmp_path}/f.zip:{slice_}")
 
 
 def test_slice_cut_inside_an_array_is_refused(tmp_path):

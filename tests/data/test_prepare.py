@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from fbk_xattn.data.config import DataConfig, load_dictionary
@@ -106,6 +107,17 @@ def test_unreadable_audio_is_named_and_leaves_no_archive_and_no_config(copy, tmp
     with pytest.raises(InputError, match=r"test-3\.flac: unreadable audio"):
         prepare(copy, tmp_path / "data", vocabulary=60)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_audio_with_samples_that_are_no_numbers_is_named(copy, tmp_path, workers):
+    samples = np.zeros(16_000, dtype=np.float32)
+    samples[9] = np.nan
+    soundfile.write(copy / "nan.wav", samples, 16_000, subtype="FLOAT")
+    text = (copy / "test.tsv").read_text(encoding="utf-8")
+    (copy / "test.tsv").write_text(text.replace("test-3.flac", "nan.wav"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"nan\.wav: samples hold NaN"):
+        prepare(copy, tmp_path / "data", vocabulary=60, workers=workers)
 
 
 def test_failed_run_keeps_the_archive_of_the_one_before(copy, tmp_path):
