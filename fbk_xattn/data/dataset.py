@@ -173,15 +173,28 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         What the transforms draw (SpecAugment) is a function of seed, epoch and utterance.
 
         Replaces fairseq's loader, which needs torchaudio for every audio file.
+
+        Raises:
+            InputError: They cannot be loaded, or a transform overflows.
         """
         n_bins = self.cfg.input_feat_per_channel * self.cfg.input_channels
         features = load_features(self.audio_paths[index], n_bins)
         if self.feature_transforms is not None:
             # fairseq's transforms draw from numpy's global state, which no checkpoint holds: a
             # seed of its own gives an utterance the same draws after an interruption.
-            with data_utils.numpy_seed(int(self._seeds(index).generate_state(1)[0])):
+            with (
+                data_utils.numpy_seed(int(self._seeds(index).generate_state(1)[0])),
+                np.errstate(over="ignore", invalid="ignore"),  # what comes of it is checked below
+            ):
                 features = self.feature_transforms(features)
-        return torch.from_numpy(features).float()
+        source = torch.from_numpy(features).float()
+        if not source.isfinite().all():
+            transforms = self.cfg.get_feature_transforms(self.split, self.is_train_split)
+            raise InputError(
+                f"{self.audio_paths[index]}: features are not finite after "
+                f"{', '.join(transforms['feature_transforms'])}, expected smaller values"
+            )
+        return source
 
     def set_epoch(self, epoch: int) -> None:
         """Take other draws than in the epoch before."""

@@ -274,6 +274,32 @@ def test_failures_are_collected_beside_the_others(make, tmp_path):
     assert "1.npy: unreadable" in batch["failures"]["id1"]
 
 
+def overflow(path):
+    """Let the features of an utterance be finite, and their squares not."""
+    features = np.load(path)
+    features[3, 4] = np.finfo(np.float32).min  # what np.nan_to_num makes of log 0
+    np.save(path, features)
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_that_overflow_in_a_transform_are_the_failure_of_their_utterance(make, tmp_path):
+    dataset = make(*THREE, collect=True)
+    overflow(tmp_path / "1.npy")
+    batch = dataset.collater([dataset[i] for i in range(3)])
+    assert batch["id"].tolist() == [2, 0]
+    assert batch["failures"] == {
+        "id1": f"{dataset.audio_paths[1]}: features are not finite after utterance_cmvn, expected "
+        "smaller values"
+    }
+
+
+def test_features_that_overflow_in_training_are_named(make, tmp_path):
+    dataset = make(*THREE, train=True)
+    overflow(tmp_path / "2.npy")
+    with pytest.raises(InputError, match=r"^train, utterance 'id2': .*not finite after utterance_"):
+        dataset[2]
+
+
 def test_batch_of_failures_alone_has_nothing_else(make, tmp_path):
     dataset = make(THREE[0], collect=True)
     (tmp_path / "0.npy").unlink()
