@@ -51,8 +51,8 @@ def read_manifest(path: Path | str) -> list[ManifestRow]:
         The rows in file order, at least one.
 
     Raises:
-        InputError: The file is missing, empty, lacks a column, or has a bad row; the message names
-            the file and the row (the header is row 1).
+        InputError: The file is missing, empty, lacks a column or names it twice, or has a bad row;
+            the message names the file and the row (the header is row 1).
     """
     path = Path(path)
     if not path.is_file():
@@ -77,6 +77,9 @@ def read_manifest(path: Path | str) -> list[ManifestRow]:
         raise InputError(
             f"{path}: missing column {', '.join(missing)}; expected {', '.join(COLUMNS)}"
         )
+    for column in COLUMNS:
+        if header.count(column) > 1:
+            raise InputError(f"{path}: column {column} is named twice, expected each once")
     if not lines:
         raise InputError(f"{path}: empty manifest, expected at least one row under the header")
     rows = []

@@ -131,6 +131,16 @@ def test_missing_column_is_named(manifest, column):
     assert f"missing column {column};" in refused(manifest(*cut))
 
 
+@pytest.mark.parametrize("column", COLUMNS)
+def test_column_named_twice_is_refused(manifest, column):
+    message = refused(manifest(f"{HEADER}\t{column}", f"{ROW}\tx"))
+    assert f"column {column} is named twice" in message
+
+
+def test_ignored_columns_may_have_one_name(manifest):
+    assert read_manifest(manifest(f"{HEADER}\t\t", f"{ROW}\tx\ty")) == [row_of()]
+
+
 @pytest.mark.parametrize(("row", "count"), [(f"{ROW}\tmore", 9), (ROW.rsplit("\t", 1)[0], 7)])
 def test_row_with_another_number_of_cells_is_named(manifest, row, count):
     message = refused(manifest(HEADER, ROW.replace("a\t", "z\t", 1), row))
