@@ -23,6 +23,8 @@ from fbk_xattn.errors import InputError
 
 # What is drawn for an utterance in an epoch; SpecAugment, without a number, came first.
 TARGET, TRANSCRIPT, TRANSCRIPT_AS_TARGET = range(3)
+# Manifests count the frames of audio in several ways: with or without windows cut at the ends.
+N_FRAMES_LEEWAY = 5
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
             transcript_dictionary: Vocabulary of ``src_text``.
             tokenizers: ``pre``, ``bpe`` (target) and ``bpe_src`` (transcript), fairseq's encoders.
             collect_failures: Whether an utterance that cannot be loaded is reported in its batch
-                (``batch["failures"]``) instead of raised.
+                (``batch["failures"]``) instead of raised; so is one of another length than its row
+                says, as limits and batches count with that.
             transcripts_as_targets: Whether batches also hold transcripts in the form of targets.
             seed: Of the training transforms.
             samplers: ``bpe`` and ``bpe_src``, in place of those of ``tokenizers`` when utterances
@@ -175,10 +178,12 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         Replaces fairseq's loader, which needs torchaudio for every audio file.
 
         Raises:
-            InputError: They cannot be loaded, or a transform overflows.
+            InputError: They cannot be loaded or are of another length, or a transform overflows.
         """
         n_bins = self.cfg.input_feat_per_channel * self.cfg.input_channels
         features = load_features(self.audio_paths[index], n_bins)
+        if self.collect_failures:
+            self._check_length(index, len(features))
         if self.feature_transforms is not None:
             # fairseq's transforms draw from numpy's global state, which no checkpoint holds: a
             # seed of its own gives an utterance the same draws after an interruption.
@@ -195,6 +200,15 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
                 f"{', '.join(transforms['feature_transforms'])}, expected smaller values"
             )
         return source
+
+    def _check_length(self, index: int, n_frames: int) -> None:
+        told = self.n_frames[index]
+        leeway = max(N_FRAMES_LEEWAY, told // 50)
+        if abs(n_frames - told) > leeway:
+            raise InputError(
+                f"{self.audio_paths[index]}: {n_frames} frames, but n_frames of the manifest is "
+                f"{told}, expected them to differ by at most {leeway}"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Take other draws than in the epoch before."""

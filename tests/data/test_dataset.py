@@ -300,6 +300,24 @@ def test_features_that_overflow_in_training_are_named(make, tmp_path):
         dataset[2]
 
 
+@pytest.mark.parametrize(
+    ("told", "frames", "fits"),
+    [(20, 25, True), (20, 26, False), (20, 14, False), (1000, 1020, True), (1000, 979, False)],
+)
+def test_features_far_from_the_length_of_the_manifest_are_a_failure(
+    make, tmp_path, told, frames, fits
+):
+    dataset = make(THREE[0], (told, "c", "en", "v"), collect=True)
+    np.save(tmp_path / "1.npy", np.random.default_rng(1).standard_normal((frames, 80)))
+    assert (dataset[1].failure is None) == fits
+    if not fits:
+        assert dataset[1].failure == (
+            f"{dataset.audio_paths[1]}: {frames} frames, but n_frames of the manifest is {told}, "
+            f"expected them to differ by at most {max(5, told // 50)}"
+        )
+    assert dataset[0].failure is None
+
+
 def test_batch_of_failures_alone_has_nothing_else(make, tmp_path):
     dataset = make(THREE[0], collect=True)
     (tmp_path / "0.npy").unlink()

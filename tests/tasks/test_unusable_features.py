@@ -37,14 +37,16 @@ def test_each_fails_with_its_reason_and_the_others_are_decoded(data, checkpoint,
         tmp_path / "data",
         {"audio": f"{tmp_path}/nan.wav", "n_frames": 98},
         {"audio": f"{tmp_path}/zeros.npy"},
+        {"n_frames": 7},
     )
     flags = ("--batch-size", "5", "--max-tokens", "4000", "--num-workers", "1")
-    with caplog.at_level("INFO"), pytest.raises(SystemExit, match="2 of 5 utterances failed"):
+    with caplog.at_level("INFO"), pytest.raises(SystemExit, match="3 of 5 utterances failed"):
         run_generate(folder, checkpoint, *flags)
-    assert "3 decoded" in caplog.text
+    assert "2 decoded" in caplog.text
     for message in (
         "'test/0': .*nan.wav: samples hold NaN",
         "'test/1': .*zeros.npy: features are not finite after utterance_cmvn",
+        f"'test/2': .*: {rows[2].n_frames} frames, but n_frames of the manifest is 7",
     ):
         (line,) = [r.getMessage() for r in caplog.records if re.search(message, r.getMessage())]
         assert "\n" not in line
