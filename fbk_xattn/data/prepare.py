@@ -7,8 +7,9 @@ import logging
 import multiprocessing
 import re
 import struct
+import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,12 @@ from tqdm import tqdm
 
 from fbk_xattn.data.features import N_BINS, fbank_backend, load_features
 from fbk_xattn.data.manifest import ManifestRow, read_manifest, write_manifest
-from fbk_xattn.data.vocabulary import VOCABULARY_FILES, check_vocabulary, train_vocabulary
+from fbk_xattn.data.vocabulary import (
+    VOCABULARY_FILES,
+    check_tags,
+    check_vocabulary,
+    train_vocabulary,
+)
 from fbk_xattn.errors import InputError
 from fbk_xattn.files import whole_file, write_text
 
@@ -29,6 +35,7 @@ logger = logging.getLogger(__name__)
 ARCHIVE = f"fbank{N_BINS}.zip"
 CONFIG = "config.yaml"
 FILES_A_TURN = 16  # that a process computes before it hands them over
+Manifests = Mapping[str, Sequence[ManifestRow]]
 LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip entry: ends with lengths of name and extra field
 
 
@@ -46,41 +53,75 @@ def prepare(corpus: Path, output: Path, vocabulary: int | Path, workers: int = 1
 
     Raises:
         InputError: No manifest, none for training where a vocabulary is wanted, no vocabulary in
-            its folder, an utterance that cannot be read, or ``output`` is ``corpus`` or has
-            manifests of further splits, whose archive would be replaced.
+            its folder or one without a tag for a target language, an utterance that cannot be
+            read, or ``output`` cannot be made, is ``corpus`` or has manifests of further splits,
+            whose archive would be replaced. Unless writing fails, all stays as it was.
     """
     manifests = {path.stem: read_manifest(path) for path in sorted(corpus.glob("*.tsv"))}
     if not any(manifests.values()):
         raise InputError(f"{corpus}: no *.tsv with utterances, expected manifests of a corpus")
-    training = [row for name, rows in manifests.items() if name.startswith("train") for row in rows]
-    if isinstance(vocabulary, Path):
-        check_vocabulary(vocabulary)
-    elif not training:
-        raise InputError(f"{corpus}: no train*.tsv with utterances, expected manifests of a corpus")
+    _check_languages(manifests)
     written = [output / f"{name}.tsv" for name in manifests]
     _check_output(corpus, output, written)
-    output.mkdir(parents=True, exist_ok=True)
-    audio = sorted({r.audio for m in manifests.values() for r in m})
-    outdated = [output / CONFIG, *written]
-    locations = write_features(corpus, audio, output, workers, outdated)
-    for path, rows in zip(written, manifests.values(), strict=True):
-        write_manifest(path, [_with_features(row, locations) for row in rows])
-    if isinstance(vocabulary, Path):
+    # The vocabulary comes first, as it can fail within seconds; beside what is there already.
+    with tempfile.TemporaryDirectory() as trained:
+        if isinstance(vocabulary, Path):
+            check_vocabulary(vocabulary)
+            targets = {row.tgt_lang for rows in manifests.values() for row in rows}
+            check_tags(vocabulary / "dict.txt", targets)
+            folder = vocabulary
+        else:
+            folder = Path(trained)
+            _train_vocabulary(corpus, manifests, vocabulary, folder)
+        _make_folder(output)
+        audio = sorted({r.audio for m in manifests.values() for r in m})
+        locations = write_features(corpus, audio, output, workers, [output / CONFIG, *written])
+        for path, rows in zip(written, manifests.values(), strict=True):
+            write_manifest(path, [_with_features(row, locations) for row in rows])
         for name in VOCABULARY_FILES:
             with whole_file(output / name) as temporary:
-                temporary.write_bytes((vocabulary / name).read_bytes())
-    else:
-        size = train_vocabulary(
-            [text for row in training for text in (row.src_text, row.tgt_text)],
-            sorted(
-                {lang for m in manifests.values() for r in m for lang in (r.src_lang, r.tgt_lang)}
-            ),
-            vocabulary,
-            output / "spm.model",
-            output / "dict.txt",
-        )
-        logger.info("vocabulary of %d symbols, %d training utterances", size, len(training))
+                temporary.write_bytes((folder / name).read_bytes())
     write_config(output / CONFIG)
+
+
+def _check_languages(manifests: Manifests) -> None:
+    """Check that every language can have a tag.
+
+    Raises:
+        InputError: One is empty or has a space.
+    """
+    for name, rows in manifests.items():
+        for row in rows:
+            for column in ("src_lang", "tgt_lang"):
+                language = getattr(row, column)
+                if language.split() != [language]:
+                    raise InputError(
+                        f"{name}.tsv, utterance {row.id!r}: {column} is {language!r}, expected "
+                        "the code of a language, for example en"
+                    )
+
+
+def _train_vocabulary(corpus: Path, manifests: Manifests, size: int, folder: Path) -> None:
+    training = [row for name, rows in manifests.items() if name.startswith("train") for row in rows]
+    if not training:
+        raise InputError(f"{corpus}: no train*.tsv with utterances, expected manifests of a corpus")
+    n_symbols = train_vocabulary(
+        [text for row in training for text in (row.src_text, row.tgt_text)],
+        sorted({lang for m in manifests.values() for r in m for lang in (r.src_lang, r.tgt_lang)}),
+        size,
+        folder / "spm.model",
+        folder / "dict.txt",
+    )
+    logger.info("vocabulary of %d symbols, %d training utterances", n_symbols, len(training))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be made ({error.strerror or error}), expected the name of a folder"
+        ) from None
 
 
 def _check_output(corpus: Path, output: Path, written: list[Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -27,6 +27,20 @@ def check_vocabulary(folder: Path) -> None:
             raise InputError(
                 f"{folder}: has no {name}, expected a vocabulary ({' and '.join(VOCABULARY_FILES)})"
             )
+
+
+def check_tags(dictionary: Path, languages: Collection[str]) -> None:
+    """Check that a fairseq vocabulary has tags of these target languages.
+
+    Raises:
+        InputError: It lacks one.
+    """
+    lines = dictionary.read_text(encoding="utf-8", errors="replace").splitlines()
+    tags = {symbol for symbol in (line.partition(" ")[0] for line in lines) if "<lang:" in symbol}
+    for tag in map(LANG_TAG.format, sorted(languages)):
+        if tag not in tags:
+            known = ", ".join(sorted(tags)) or "one"
+            raise InputError(f"{dictionary}: no language tag {tag}, expected targets in {known}")
 
 
 def train_vocabulary(

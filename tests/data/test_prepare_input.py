@@ -1,0 +1,65 @@
+"""What ``prepare`` refuses, and what is left of the folder that it was to write."""
+
+import shutil
+
+import pytest
+
+from fbk_xattn.data.prepare import prepare
+from fbk_xattn.errors import InputError
+
+
+@pytest.fixture
+def copy(corpus, tmp_path):
+    """A corpus of its own for a test that spoils it."""
+    return shutil.copytree(corpus, tmp_path / "corpus")
+
+
+def replace(manifest, old, new):
+    text = manifest.read_text(encoding="utf-8")
+    assert old in text
+    manifest.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["file", "file/data"])
+def test_folder_that_cannot_be_made_is_named(corpus, tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"{name}: cannot be made .*expected .*folder"):
+        prepare(corpus, tmp_path / name, vocabulary=60)
+
+
+def test_vocabulary_size_that_cannot_be_is_refused_before_the_features(data, copy, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "data")
+    before = content(folder)
+    (copy / "test-3.flac").unlink()  # which would be missed first, were features computed
+    with pytest.raises(InputError, match="vocabulary of 12 symbols"):
+        prepare(copy, folder, vocabulary=12)
+    assert content(folder) == before
+
+
+def test_failed_run_keeps_the_vocabulary_of_the_one_before(data, copy, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "data")
+    before = content(folder)
+    replace(copy / "train.tsv", "grazie", "moltissime grazie a voi")
+    (copy / "test-3.flac").unlink()
+    with pytest.raises(InputError, match=r"test-3\.flac: no such file"):
+        prepare(copy, folder, vocabulary=60)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("language", ["", "e n"])
+def test_language_that_is_no_code_is_refused(copy, tmp_path, language):
+    replace(copy / "test.tsv", "\ten\t", f"\t{language}\t")
+    with pytest.raises(InputError, match=r"test\.tsv, utterance 'test/1': src_lang is '.*expected"):
+        prepare(copy, tmp_path / "data", vocabulary=60)
+    assert not (tmp_path / "data").exists()
+
+
+def test_language_without_a_tag_in_the_given_vocabulary_is_refused(data, copy, tmp_path):
+    replace(copy / "test.tsv", "\tit\t", "\tfr\t")
+    with pytest.raises(InputError, match=r"dict\.txt: no language tag <lang:fr>, expected"):
+        prepare(copy, tmp_path / "data", vocabulary=data)
+    assert not (tmp_path / "data").exists()
