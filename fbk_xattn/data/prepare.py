@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
+import os
 import re
 import struct
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +175,7 @@ def write_features(
         InputError: A file cannot be read; nothing is left behind.
     """
     archive = output / ARCHIVE
+    _remove_leftovers(archive)
     frames = {}
     with whole_file(archive) as temporary:
         with (
@@ -196,21 +201,64 @@ def write_features(
     return locations
 
 
+def _remove_leftovers(archive: Path) -> None:
+    """Remove what killed runs left of an archive that was not complete."""
+    for path in archive.parent.glob(f".{archive.name}.*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _runs(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # no signal, the check for one alone
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
 @contextmanager
 def _computed(
     corpus: Path, audio: list[str], workers: int
 ) -> Iterator[Iterator[NDArray[np.float32]]]:
-    """Yield the features of audio files in their order, computed by so many processes."""
+    """Yield the features of audio files in their order, computed by so many processes.
+
+    Raises:
+        InputError: A process died.
+    """
     if workers == 1:
         yield (load_features(corpus / path) for path in audio)
         return
     fbank_backend()  # here and not in each process, which would log its choice again
-    with multiprocessing.get_context("fork").Pool(workers, _use_one_thread) as pool:
-        yield pool.imap(partial(_load, corpus), audio, FILES_A_TURN)
+    fork = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(workers, fork, _use_one_thread)
+    try:
+        yield _in_turns(pool, [corpus / path for path in audio], 2 * workers)
+    except BrokenProcessPool:
+        raise InputError(
+            "a process that computes features died (of too little memory, if nobody ended it), "
+            f"expected fewer --workers than {workers}"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _load(corpus: Path, path: str) -> NDArray[np.float32]:
-    return load_features(corpus / path)
+def _in_turns(
+    pool: ProcessPoolExecutor, paths: list[Path], ahead: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of files in order; ``ahead`` turns are computed before they are due."""
+    turns = (paths[i : i + FILES_A_TURN] for i in range(0, len(paths), FILES_A_TURN))
+    waiting = deque(pool.submit(_load, turn) for turn in islice(turns, ahead))
+    while waiting:
+        loaded = waiting.popleft().result()
+        waiting.extend(pool.submit(_load, turn) for turn in islice(turns, 1))
+        yield from loaded
+
+
+def _load(paths: list[Path]) -> list[NDArray[np.float32]]:
+    return [load_features(path) for path in paths]
 
 
 def _use_one_thread() -> None:
