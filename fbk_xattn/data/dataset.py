@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fbk_xattn.data.config import DataConfig
-from fbk_xattn.data.features import load_features
+from fbk_xattn.data.features import check_length, load_features
 from fbk_xattn.data.manifest import ManifestRow
 from fbk_xattn.data.subwords import SubwordSampler
 from fbk_xattn.errors import InputError
 
 # What is drawn for an utterance in an epoch; SpecAugment, without a number, came first.
 TARGET, TRANSCRIPT, TRANSCRIPT_AS_TARGET = range(3)
-# Manifests count the frames of audio in several ways: with or without windows cut at the ends.
-N_FRAMES_LEEWAY = 5
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +181,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         n_bins = self.cfg.input_feat_per_channel * self.cfg.input_channels
         features = load_features(self.audio_paths[index], n_bins)
         if self.collect_failures:
-            self._check_length(index, len(features))
+            check_length(self.audio_paths[index], len(features), self.n_frames[index])
         if self.feature_transforms is not None:
             # fairseq's transforms draw from numpy's global state, which no checkpoint holds: a
             # seed of its own gives an utterance the same draws after an interruption.
@@ -200,15 +198,6 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
                 f"{', '.join(transforms['feature_transforms'])}, expected smaller values"
             )
         return source
-
-    def _check_length(self, index: int, n_frames: int) -> None:
-        told = self.n_frames[index]
-        leeway = max(N_FRAMES_LEEWAY, told // 50)
-        if abs(n_frames - told) > leeway:
-            raise InputError(
-                f"{self.audio_paths[index]}: {n_frames} frames, but n_frames of the manifest is "
-                f"{told}, expected them to differ by at most {leeway}"
-            )
 
     def set_epoch(self, epoch: int) -> None:
         """Take other draws than in the epoch before."""

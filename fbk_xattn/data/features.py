@@ -22,6 +22,8 @@ SAMPLE_RATE = 16_000
 FRAME_LENGTH = 400  # samples: 25 ms
 FRAME_SHIFT = 160  # samples: 10 ms
 N_BINS = 80
+# Manifests count frames in several ways: with or without windows that the end of the audio cuts.
+N_FRAMES_LEEWAY = 5
 NPY_MAGIC = b"\x93NUMPY"
 
 FloatArray = NDArray[np.float32]
@@ -30,6 +32,20 @@ FloatArray = NDArray[np.float32]
 def n_frames(n_samples: int) -> int:
     """Return how many 25 ms frames, 10 ms apart, fit into ``n_samples`` at 16 kHz."""
     return 0 if n_samples < FRAME_LENGTH else 1 + (n_samples - FRAME_LENGTH) // FRAME_SHIFT
+
+
+def check_length(location: str | Path, found: int, told: int) -> None:
+    """Check a number of frames against ``n_frames`` of the manifest.
+
+    Raises:
+        InputError: They differ by more than 5 frames and more than 2 %.
+    """
+    leeway = max(N_FRAMES_LEEWAY, told // 50)
+    if abs(found - told) > leeway:
+        raise InputError(
+            f"{location}: {found} frames, but n_frames of the manifest is {told}, expected them to "
+            f"differ by at most {leeway}"
+        )
 
 
 def fbank_torchaudio(samples: FloatArray) -> FloatArray:

@@ -23,7 +23,7 @@ import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fbk_xattn.data.features import N_BINS, fbank_backend, load_features
+from fbk_xattn.data.features import N_BINS, check_length, fbank_backend, load_features
 from fbk_xattn.data.manifest import ManifestRow, read_manifest, write_manifest
 from fbk_xattn.data.vocabulary import (
     VOCABULARY_FILES,
@@ -78,7 +78,7 @@ def prepare(corpus: Path, output: Path, vocabulary: int | Path, workers: int = 1
             folder = Path(trained)
             _train_vocabulary(corpus, manifests, vocabulary, folder)
         _make_folder(output)
-        audio = sorted({r.audio for m in manifests.values() for r in m})
+        audio = {r.audio: r.n_frames for m in manifests.values() for r in m}
         locations = write_features(corpus, audio, output, workers, [output / CONFIG, *written])
         for path, rows in zip(written, manifests.values(), strict=True):
             write_manifest(path, [_with_features(row, locations) for row in rows])
@@ -157,13 +157,17 @@ def _points_into(archive: Path, manifest: Path) -> bool:
 
 
 def write_features(
-    corpus: Path, audio: list[str], output: Path, workers: int = 1, outdated: Sequence[Path] = ()
+    corpus: Path,
+    audio: Mapping[str, int],
+    output: Path,
+    workers: int = 1,
+    outdated: Sequence[Path] = (),
 ) -> dict[str, tuple[str, int]]:
     """Write the features of audio files to one uncompressed zip archive.
 
     Args:
         corpus: Folder that the audio paths count from.
-        audio: Audio files, in the order of the archive.
+        audio: Audio files, each with ``n_frames`` of its manifest; the archive has them sorted.
         output: Folder of the archive.
         workers: Processes that compute features.
         outdated: Files that fit an archive of before alone; they go once all features are there.
@@ -172,7 +176,7 @@ def write_features(
         For each audio file its location (``fbank80.zip:offset:length``) and number of frames.
 
     Raises:
-        InputError: A file cannot be read; nothing is left behind.
+        InputError: A file cannot be read or is of another length; nothing is left behind.
     """
     archive = output / ARCHIVE
     _remove_leftovers(archive)
@@ -180,10 +184,11 @@ def write_features(
     with whole_file(archive) as temporary:
         with (
             zipfile.ZipFile(temporary, "w") as writer,
-            _computed(corpus, audio, workers) as computed,
+            _computed(corpus, sorted(audio), workers) as computed,
         ):
             progress = tqdm(computed, "features", len(audio), unit="file", mininterval=2.0)
-            for path, features in zip(audio, progress, strict=True):
+            for path, features in zip(sorted(audio), progress, strict=True):
+                check_length(corpus / path, len(features), audio[path])  # of a file cut short
                 frames[path] = len(features)
                 with writer.open(zipfile.ZipInfo(f"{path}.npy"), "w") as entry:
                     np.save(entry, features)

@@ -1,8 +1,10 @@
 """What ``prepare`` refuses, and what is left of the folder that it was to write."""
 
+import os
 import shutil
 
 import pytest
+import soundfile
 
 from fbk_xattn.data.prepare import prepare
 from fbk_xattn.errors import InputError
@@ -63,3 +65,16 @@ def test_language_without_a_tag_in_the_given_vocabulary_is_refused(data, copy, t
     with pytest.raises(InputError, match=r"dict\.txt: no language tag <lang:fr>, expected"):
         prepare(copy, tmp_path / "data", vocabulary=data)
     assert not (tmp_path / "data").exists()
+
+
+def test_audio_cut_short_is_named(data, copy, tmp_path):
+    """soundfile reads what is there of a file, whatever its header promises."""
+    folder = shutil.copytree(data, tmp_path / "data")
+    before = content(folder)
+    samples, rate = soundfile.read(copy / "test-3.flac", dtype="int16")
+    soundfile.write(copy / "cut.wav", samples, rate)
+    os.truncate(copy / "cut.wav", 9_000)
+    replace(copy / "test.tsv", "test-3.flac", "cut.wav")
+    with pytest.raises(InputError, match=r"cut\.wav: 26 frames, but n_frames of the manifest is "):
+        prepare(copy, folder, vocabulary=60)
+    assert content(folder) == before

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fbk_xattn.data import prepare as module
+from fbk_xattn.data.manifest import read_manifest
 from fbk_xattn.data.prepare import prepare, write_features
 from fbk_xattn.errors import InputError
 
@@ -52,6 +53,7 @@ def test_what_a_dead_process_left_of_the_archive_is_removed(corpus, tmp_path):
     ]
     for path in (dead, *others):
         path.touch()
-    write_features(corpus, ["test-3.flac"], tmp_path)
+    (row,) = (row for row in read_manifest(corpus / "test.tsv") if row.id == "test/3")
+    write_features(corpus, {row.audio: row.n_frames}, tmp_path)
     assert not dead.exists()
     assert all(path.exists() for path in others)
