@@ -176,7 +176,7 @@ def write_features(
         For each audio file its location (``fbank80.zip:offset:length``) and number of frames.
 
     Raises:
-        InputError: A file cannot be read or is of another length; nothing is left behind.
+        InputError: A file cannot be read; nothing is left behind.
     """
     archive = output / ARCHIVE
     _remove_leftovers(archive)
@@ -188,7 +188,10 @@ def write_features(
         ):
             progress = tqdm(computed, "features", len(audio), unit="file", mininterval=2.0)
             for path, features in zip(sorted(audio), progress, strict=True):
-                check_length(corpus / path, len(features), audio[path])  # of a file cut short
+                try:
+                    check_length(corpus / path, len(features), audio[path])
+                except InputError as error:  # cut short, or n_frames of the corpus is no such count
+                    logger.warning("%s; the data folder has the number of its features", error)
                 frames[path] = len(features)
                 with writer.open(zipfile.ZipInfo(f"{path}.npy"), "w") as entry:
                     np.save(entry, features)
