@@ -84,12 +84,10 @@ class DataConfig(S2TDataConfig):
     def resolve_audio(self, audio: str) -> str:
         """Return the location of a manifest's ``audio`` cell.
 
-        A relative ``audio_root`` counts from the current folder, as in fairseq; where that gives
-        no file, from the folder of the config.
+        A relative ``audio_root`` counts from the folder of the config; where that gives no file,
+        from the current folder, as in fairseq.
         """
         location = Path(self.audio_root) / audio
-        if location.is_absolute() or _is_file(location):
-            return str(location)
         beside = self.root / location
         return str(beside if _is_file(beside) else location)
 

@@ -156,13 +156,14 @@ def touch(path):
 
 @pytest.mark.parametrize("root", ["", ".", "wav"])
 @pytest.mark.parametrize(("audio", "file"), [("x/a.wav", "x/a.wav"), ("f.zip:3:9", "f.zip")])
-def test_audio_is_found_from_the_current_folder_first(config, tmp_path, cwd, root, audio, file):
+def test_audio_is_found_from_the_folder_of_the_config_first(
+    config, tmp_path, cwd, root, audio, file
+):
     read = config(audio_root=root)
-    beside = tmp_path / root
-    touch(beside / file)
-    assert Path(read.resolve_audio(audio)) == beside / audio
     touch(cwd / root / file)
     assert (cwd / read.resolve_audio(audio)).resolve() == cwd / root / audio
+    touch(tmp_path / root / file)
+    assert Path(read.resolve_audio(audio)) == tmp_path / root / audio
 
 
 def test_absolute_audio_stays(config, tmp_path, cwd):
