@@ -74,7 +74,7 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
                 (``batch["failures"]``) instead of raised; so is one of another length than its row
                 says, as limits and batches count with that.
             transcripts_as_targets: Whether batches also hold transcripts in the form of targets.
-            seed: Of the training transforms.
+            seed: Of the training transforms and of the order of equally long utterances.
             samplers: ``bpe`` and ``bpe_src``, in place of those of ``tokenizers`` when utterances
                 are loaded; ``None`` for none (subword regularization).
 
@@ -203,6 +203,17 @@ class SpeechToTextCTCDataset(SpeechToTextDataset):
         """Take other draws than in the epoch before."""
         super().set_epoch(epoch)
         self.epoch.fill_(epoch)
+
+    def ordered_indices(self) -> NDArray[np.int64]:
+        """Return all utterances, longest first; training draws the order of equally long ones.
+
+        The draw is of the seed alone. fairseq draws anew in the epoch in which a process starts, so
+        that training would go on from a checkpoint with other batches.
+        """
+        order = np.arange(len(self))
+        if self.shuffle:
+            order = np.random.default_rng(self.seed).permutation(order)
+        return np.lexsort([order, np.negative(self.n_frames)])
 
     def batch_by_size(
         self,

@@ -158,3 +158,36 @@ def test_killed_training_goes_on_to_the_same_updates(data, tmp_path):
     whole, resumed = weights(tmp_path / "whole", n_updates), weights(folder, n_updates)
     assert list(resumed) == list(range(n_updates + 1, n_updates + 6))
     assert_same_updates({u: whole[u] for u in resumed}, resumed, rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture
+def equal_lengths(data, tmp_path):
+    """Training data of which many utterances have one length, also as two corpora."""
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    rows = [dataclasses.replace(row, n_frames=60) for row in read_manifest(folder / "train.tsv")]
+    write_manifest(folder / "train.tsv", rows)
+    for name, language, part in (("train_a", "en", rows[:7]), ("train_b", "it", rows[7:])):
+        languages = {"src_lang": language, "tgt_lang": language}
+        part = [dataclasses.replace(row, **languages) for row in part]
+        write_manifest(folder / f"{name}.tsv", part)
+    return folder
+
+
+@pytest.mark.parametrize("interrupted_after", ["end of epoch 1", "middle of epoch 2"])
+@pytest.mark.parametrize("sampling_alpha", [None, 0.5])
+def test_training_interrupted_in_any_epoch_goes_on_to_the_same_updates(
+    equal_lengths, tmp_path, sampling_alpha, interrupted_after
+):
+    flags = ["--save-interval-updates", "1", "--disable-validation", "--batch-size", "3"]
+    if sampling_alpha is not None:
+        path = equal_lengths / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**config, "sampling_alpha": sampling_alpha}))
+        flags += ["--train-subset", "train_a,train_b"]
+    run_train(equal_lengths, tmp_path / "whole", *flags, "--max-update", "10")
+    kept = 4 if interrupted_after == "end of epoch 1" else 6  # of 4 an epoch
+    run_train(equal_lengths, tmp_path / "part", *flags, "--max-update", str(kept))
+    run_train(equal_lengths, tmp_path / "part", *flags, "--max-update", "10")
+    whole, resumed = weights(tmp_path / "whole", kept), weights(tmp_path / "part", kept)
+    assert_same_updates(whole, resumed, rtol=1e-5, atol=1e-7)
