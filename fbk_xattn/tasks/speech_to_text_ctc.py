@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
-from fairseq.data import Dictionary, FairseqDataset, ResamplingDataset, encoders
-from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator
+from fairseq.data import Dictionary, FairseqDataset, encoders
+from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel, FairseqEncoderDecoderModel
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
@@ -39,6 +40,7 @@ from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 from fbk_xattn.tasks.progress import ProgressLog
 from fbk_xattn.tasks.sharding import Shard, launched_shard
 from fbk_xattn.tasks.stopping import STOPPING, StopSignals
+from fbk_xattn.tasks.training_checks import check_best_metric, check_training_flags
 from fbk_xattn.tasks.training_lengths import LengthFilter, ResampledSplits
 from fbk_xattn.tasks.training_losses import check_ignored_prefix, fit_model_to_criterion
 from fbk_xattn.tasks.training_options import add_training_args, subword_samplers
@@ -110,7 +112,8 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             StopSignals(STOPPING if self.options or self.deletion else ()),
         )
         self._lengths = LengthFilter(args)
-        self._model: BaseFairseqModel | None = None
+        self._model: BaseFairseqModel | None = None  # to train
+        self._metrics_checked = False
         self._batch_limits: tuple[int | None, int | None] = None, None  # frames, utterances
 
     def _shard(self) -> Shard:
@@ -175,6 +178,7 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             check_ignored_prefix(args)
         criterion = super().build_criterion(args)
         if self._model is not None:
+            check_training_flags(self.args, self._model)
             fit_model_to_criterion(self._model, criterion, getattr(self.args, "arch", None))
             # Here, as fairseq builds the criterion last before it reads the checkpoint.
             check_starting_checkpoint(self.args, self._model, args)
@@ -193,25 +197,16 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                     raise InputError(
                         f"--train-subset {name}: expected a name that begins with train"
                     )
-        is_train = split.startswith("train") and not self.generating
+        # Only fairseq-train makes a model; fairseq-validate has the flags of the training too.
+        is_train = self._model is not None and split == self.args.train_subset
         rows = {name: read_manifest(Path(self.args.data) / f"{name}.tsv") for name in names}
         if not self.generating:
             check_texts(rows)
         # fairseq resamples subsets against each other only in training.
         if is_train and len(names) > 1 and self.data_cfg.sampling_alpha != 1.0:
             parts = [self._dataset(name, rows[name], is_train) for name in names]
-            ratios = SpeechToTextDatasetCreator.get_size_ratios(parts, self.data_cfg.sampling_alpha)
             self.datasets[split] = ResampledSplits(
-                [
-                    ResamplingDataset(
-                        part,
-                        size_ratio=ratio,
-                        seed=self.args.seed,
-                        epoch=epoch,
-                        replace=ratio >= 1.0,
-                    )
-                    for part, ratio in zip(parts, ratios, strict=True)
-                ]
+                parts, self.data_cfg.sampling_alpha, self.args.seed, epoch
             )
             return
         merged = [row for name in names for row in rows[name]]
@@ -286,6 +281,31 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         self._batch_limits = kwargs.get("max_tokens"), kwargs.get("max_sentences")
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         return own_iterator(iterator, dataset, self.shard, self.account)
+
+    def reduce_metrics(
+        self, logging_outputs: list[dict[str, Any]], criterion: FairseqCriterion
+    ) -> None:
+        """Log metrics; after the first update of a training check what a best checkpoint is.
+
+        Raises:
+            InputError: ``--best-checkpoint-metric`` is not logged.
+        """
+        with metrics.aggregate() as logged:
+            self.log_metrics(logging_outputs, criterion)
+        if self._model is not None and not self._metrics_checked:
+            check_best_metric(self.args, self.validation_metrics(logged.get_smoothed_values()))
+            self._metrics_checked = True
+
+    def log_metrics(
+        self, logging_outputs: list[dict[str, Any]], criterion: FairseqCriterion
+    ) -> None:
+        """Log what the criterion logs."""
+        super().reduce_metrics(logging_outputs, criterion)
+
+    def validation_metrics(self, logged: Iterable[str]) -> set[str]:
+        """Return the names of what validation logs, given those of an update."""
+        # The criterions count what is too short for CTC in training alone.
+        return {name for name in logged if "_too_short" not in name}
 
     def build_generator(
         self,

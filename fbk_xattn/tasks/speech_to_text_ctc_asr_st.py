@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -102,7 +104,7 @@ class SpeechToTextASRSTTask(SpeechToTextCTCTask):
         loss = steps[0][0] + steps[1][0]
         return loss, steps[0][1] + steps[1][1], {**logged, "loss": loss.data}
 
-    def reduce_metrics(
+    def log_metrics(
         self, logging_outputs: list[dict[str, Any]], criterion: FairseqCriterion
     ) -> None:
         """Log what the criterion logs, for each kind apart, and the loss of both."""
@@ -123,6 +125,16 @@ class SpeechToTextASRSTTask(SpeechToTextCTCTask):
         metrics.log_scalar("wpb", totals["ntokens"], priority=180, round=1)
         metrics.log_speed("wps", totals["ntokens"], priority=90, round=1)
         metrics.log_scalar("bsz", totals["nsentences"], priority=190, round=1)
+
+    def validation_metrics(self, logged: Iterable[str]) -> set[str]:
+        """Return the names of what validation logs: for either kind, whichever was trained."""
+        names = super().validation_metrics(logged)
+        return names.union(
+            f"{name.removesuffix(f'_{kind}')}_{other}"
+            for name in names
+            for kind, other in permutations(KINDS)
+            if name.endswith(f"_{kind}")
+        )
 
 
 def with_targets(sample: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from fairseq.data import ConcatDataset, FairseqDataset
+from fairseq.data import ConcatDataset, FairseqDataset, ResamplingDataset
+from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator
 from numpy.typing import NDArray
 
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
@@ -158,6 +160,38 @@ def _count(
 
 class ResampledSplits(ConcatDataset):
     """fairseq's concatenation of resampled splits, every utterance of which is in some batch."""
+
+    def __init__(
+        self, splits: Sequence[SpeechToTextCTCDataset], alpha: float, seed: int, epoch: int
+    ) -> None:
+        """Resample splits against each other, by language pair.
+
+        Args:
+            splits: Each of one language pair.
+            alpha: ``sampling_alpha`` of the data config.
+            seed: Of the draws.
+            epoch: Of the first draw.
+
+        Raises:
+            InputError: A split has several language pairs.
+        """
+        for split in splits:
+            pairs = sorted({f"{row.src_lang}-{row.tgt_lang}" for row in split.rows})
+            if len(pairs) != 1:
+                raise InputError(
+                    f"{split.split}.tsv: has the language pairs {', '.join(pairs)}, expected one "
+                    f"in each manifest of --train-subset, as sampling_alpha is {alpha} in the data "
+                    "config"
+                )
+        ratios = SpeechToTextDatasetCreator.get_size_ratios(splits, alpha)
+        super().__init__(
+            [
+                ResamplingDataset(
+                    split, size_ratio=ratio, seed=seed, epoch=epoch, replace=ratio >= 1.0
+                )
+                for split, ratio in zip(splits, ratios, strict=True)
+            ]
+        )
 
     def batch_by_size(
         self,
