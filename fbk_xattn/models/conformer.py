@@ -188,7 +188,18 @@ class ConformerJointCTCModel(ConformerModel):
 
     @classmethod
     def build_model(cls, args: Namespace, task: FairseqTask) -> ConformerModel:
-        """Build the model; the blank becomes a symbol of the target dictionary too."""
+        """Build the model; the blank becomes a symbol of the target dictionary too.
+
+        Raises:
+            InputError: As for :class:`ConformerModel`, or encoder and decoder differ in dimension.
+        """
+        conformer_base(args)
+        if args.decoder_embed_dim != args.encoder_embed_dim:
+            raise InputError(
+                f"--decoder-embed-dim {args.decoder_embed_dim}: expected --encoder-embed-dim "
+                f"{args.encoder_embed_dim}, as CTC over target texts adds the embedding of the "
+                "language to the encoder output"
+            )
         task.target_dictionary.add_symbol(CTC_BLANK)
         return super().build_model(args, task)
 
