@@ -11,8 +11,8 @@ die() {
 }
 
 # expect 'NAME NAME ...' COMMAND "$@": prints the comment at the top of the calling file if help is
-# asked for. Refuses a command line that does not begin with these arguments and go on with flags, and
-# an environment without COMMAND.
+# asked for. Refuses a command line that does not begin with these arguments and go on with flags, one
+# with --save-dir, where the average would not be looked for, and an environment without COMMAND.
 expect() {
     local names="$1" command="$2" name usage
     shift 2
@@ -30,6 +30,11 @@ expect() {
         -*) ;;
         *) die "unexpected argument $1, $usage" ;;
     esac
+    for name; do
+        case "$name" in
+            --save-dir | --save-dir=*) die "unexpected flag $name, $usage" ;;
+        esac
+    done
     for name in "$command" fbk-xattn; do
         command -v "$name" > /dev/null ||
             die "no command $name, expected an environment with fbk_xattn installed"

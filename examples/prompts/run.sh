@@ -15,6 +15,7 @@
 # A second run skips what is done. Data, model and results are in the folder shipped of --work-dir,
 # with --train in the folder trained.
 set -euo pipefail
+CALLER="$PWD"
 cd "$(dirname "$0")/../.."
 ROOT="$PWD"
 WORK="$ROOT/examples/prompts/work"
@@ -28,7 +29,7 @@ while [ $# -gt 0 ]; do
         --model) model="${2:?--model expects a folder}"; shift 2 ;;
         --train) way=trained; shift ;;
         --minutes) minutes="${2:?--minutes expects a number}"; shift 2 ;;
-        -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$ROOT/examples/prompts/run.sh"; exit 0 ;;
         *) echo "error: unknown argument $1; --help lists what is expected" >&2; exit 2 ;;
     esac
 done
@@ -40,8 +41,13 @@ if [ -n "$model" ] && [ "$way" = trained ]; then
     echo "error: --model $model: expected without --train, which makes a model" >&2
     exit 2
 fi
+# Folders given are relative to where the user is.
+from_caller() { [[ "$1" = /* ]] && echo "$1" || echo "$CALLER/$1"; }
+WORK="$(from_caller "$WORK")"
+[ -z "$model" ] || model="$(from_caller "$model")"
 minutes="${minutes:-9}" model="${model:-examples/prompts/model}"
 if [ -n "$audio_dir" ]; then
+    audio_dir="$(from_caller "$audio_dir")"
     [ -d "$audio_dir" ] || { echo "error: --audio-dir $audio_dir: no such folder" >&2; exit 2; }
     audio_dir="$(cd "$audio_dir" && pwd)"
 fi

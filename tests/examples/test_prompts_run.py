@@ -31,7 +31,7 @@ COMMANDS = {
 }
 
 
-def run(*flags, path=None, script=RUN):
+def run(*flags, path=None, script=RUN, cwd=None):
     environment = {**os.environ, **({"PATH": str(path)} if path else {})}
     return subprocess.run(
         [shutil.which("bash"), script, *map(str, flags)],
@@ -39,6 +39,7 @@ def run(*flags, path=None, script=RUN):
         text=True,
         env=environment,
         check=False,
+        cwd=cwd,
     )
 
 
@@ -108,6 +109,25 @@ def test_the_shipped_model_is_joined_and_explained(checkout):
     assert value(generate, "--attribution-dir") == "work/shipped/attributions"
     assert value(generate, "--num-masks") == "1000"
     assert calls[-1].startswith("fbk-xattn report work/shipped/attributions ")
+
+
+def test_folders_are_relative_to_where_the_user_is(checkout):
+    here = checkout / "here"
+    (here / "sounds").mkdir(parents=True)
+    ship(here / "model", PARTS)
+    result = run(
+        *("--audio-dir", "sounds", "--work-dir", "work", "--model", "model"),
+        path=f"{checkout / 'bin'}:{os.environ['PATH']}",
+        script="../checkout/examples/prompts/run.sh",
+        cwd=here,
+    )
+    assert result.returncode == 0, result.stderr
+    prompts, prepare, *_ = (checkout / "calls").read_text().splitlines()
+    assert value(prompts, "--audio-dir") == f"{here}/sounds"
+    assert value(prepare, "--vocabulary") == f"{here}/model"
+    assert (here / "work" / "shipped" / "model.pt").read_bytes() == b"".join(PARTS)
+    help_text = run("--help", script="../checkout/examples/prompts/run.sh", cwd=here)
+    assert "--work-dir DIR" in help_text.stdout
 
 
 def test_the_two_models_share_the_corpus_and_nothing_else(checkout):

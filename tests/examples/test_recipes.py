@@ -342,6 +342,8 @@ def test_fama_decodes_explains_and_correlates(commands, tmp_path):
         ("small/train.sh", ["DATA"], {}, "SAVE_DIR is missing"),
         ("large/train.sh", ["DATA", "--cpu"], {}, "SAVE_DIR is missing"),
         ("base/train.sh", ["DATA", "out", "train"], {}, "unexpected argument train"),
+        ("base/train.sh", ["DATA", "out", "--save-dir", "x"], {}, "unexpected flag --save-dir"),
+        ("small/train.sh", ["DATA", "out", "--save-dir=x"], {}, "unexpected flag --save-dir=x"),
         ("base/train.sh", ["/nowhere", "out"], {}, "/nowhere: no such folder"),
         ("base/train.sh", ["DATA", "out"], {"TRAIN": "train,more"}, "more.tsv: no such manifest"),
         ("small/train.sh", ["DATA", "out"], {}, "train_asr.tsv: no such manifest"),
