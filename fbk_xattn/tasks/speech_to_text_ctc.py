@@ -89,9 +89,17 @@ class SpeechToTextCTCTask(SpeechToTextTask):
             args: Parsed flags.
             target: Vocabulary of target texts.
             transcript: Vocabulary of transcripts; the CTC blank is appended.
+
+        Raises:
+            InputError: A wrong flag, or ``fairseq-interactive`` with language tags.
         """
         super().__init__(args, target)
         self.data_cfg = DataConfig(Path(args.data) / args.config_yaml)
+        if hasattr(args, "buffer_size") and self.data_cfg.prepend_tgt_lang_tag:
+            raise InputError(
+                "fairseq-interactive: no way to give it the target languages, whose tags the data "
+                "config prepends; expected fairseq-generate with a manifest"
+            )
         transcript.add_symbol(CTC_BLANK)
         self.transcript_dictionary = transcript
         self.run: AttributionRun | None = None

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq_cli import train
-from fairseq_runs import ROOT, run_generate
+from fairseq_cli import interactive, train
+from fairseq_runs import ROOT, generate_argv, run_generate
 
 from fbk_xattn.analysis.maps import saliency_map
 from fbk_xattn.cli.main import main
@@ -179,3 +179,12 @@ def test_a_model_of_fairseq_without_ctc_is_explained(data, s2t_transformer, tmp_
         assert attribution.input_saliency.dense().max() > 0
         assert attribution.encoder_saliency.max() > 0
         assert attribution.token_saliency.max() > 0
+
+
+def test_interactive_decoding_with_language_tags_is_refused(data, checkpoint):
+    argv = generate_argv(data, checkpoint)
+    argv.remove("--gen-subset")
+    argv.remove("test")
+    args = options.parse_args_and_arch(options.get_interactive_generation_parser(), input_args=argv)
+    with pytest.raises(InputError, match=r"^fairseq-interactive: .* expected fairseq-generate"):
+        interactive.main(convert_namespace_to_omegaconf(args))
