@@ -72,29 +72,28 @@ def test_an_utterance_of_other_data_fails_alone(
     assert (store / "test%2F1.npz").read_bytes() == kept
 
 
-def test_features_of_the_same_shape_are_compared(data, checkpoint, store, tmp_path):
+@pytest.fixture
+def noisy(data, tmp_path):
+    """A data folder whose test/1 is noise of the same length."""
+    path = tmp_path / "data" / "noise.npy"
+
     def noise(rows):
-        path = tmp_path / "data" / "noise.npy"
         rng = np.random.default_rng(0)
         np.save(path, rng.standard_normal((rows[1].n_frames, 80)).astype(np.float32))
         return dataclasses.replace(rows[1], audio=str(path))
 
-    folder = changed(data, tmp_path / "data", noise)
+    return changed(data, tmp_path / "data", noise)
+
+
+def test_features_of_the_same_shape_are_compared(noisy, checkpoint, store):
     with pytest.raises(SystemExit, match=r"1 of 5 .*differ from those of the data by up to \d"):
-        run_generate(folder, checkpoint, "--attribution-dir", store, *FLAGS)
+        run_generate(noisy, checkpoint, "--attribution-dir", store, *FLAGS)
 
 
-def test_maps_of_other_data_remove_nothing(data, checkpoint, store, tmp_path):
-    def noise(rows):
-        path = tmp_path / "data" / "noise.npy"
-        rng = np.random.default_rng(0)
-        np.save(path, rng.standard_normal((rows[1].n_frames, 80)).astype(np.float32))
-        return dataclasses.replace(rows[1], audio=str(path))
-
-    folder = changed(data, tmp_path / "data", noise)
+def test_maps_of_other_data_remove_nothing(noisy, checkpoint, store, tmp_path):
     flags = ("--deletion", tmp_path / "out", "--deletion-map", "encoder", "--deletion-step", 50)
     with pytest.raises(SystemExit, match=r"1 of 5 .*'test/1'.*differ from those of the data"):
-        run_generate(folder, checkpoint, "--attribution-dir", store, *flags)
+        run_generate(noisy, checkpoint, "--attribution-dir", store, *flags)
 
 
 @pytest.mark.parametrize("missing", [0, 1])
