@@ -91,8 +91,17 @@ class Explainer:
             perturbations_per_eval: Occluded copies in one pass of the model; fewer when the device
                 runs out of memory.
             progress: Called with the number of masks done since the last call.
+
+        Raises:
+            ValueError: The model is in training mode, ``n_masks`` or ``perturbations_per_eval`` is
+                below 1, or the segmenter's labels are none.
         """
-        levels = self.segmenter(utterance)
+        if model.encoder.training or model.decoder.training:
+            raise ValueError("model in training mode, expected model.eval() before")
+        for name, value in ("n_masks", n_masks), ("perturbations_per_eval", perturbations_per_eval):
+            if value < 1:
+                raise ValueError(f"{name} {value}: expected at least 1")
+        levels = checked(self.segmenter(utterance), utterance)
         sums = [SegmentSums(labels, utterance) for labels in levels]
         shares = share(n_masks, len(levels))
 
@@ -119,6 +128,26 @@ class Explainer:
                 if progress is not None:
                     progress(done)
         return [level.scores() for level in sums]
+
+
+def checked(levels: list[Labels], utterance: Utterance) -> list[Labels]:
+    """Return the labels of a segmenter if they are such.
+
+    Raises:
+        ValueError: There is no level, or one is no array of integers from 0 on, or one of the input
+            has another shape than the features.
+    """
+    if not levels:
+        raise ValueError("the segmenter gave no level, expected at least one")
+    for level, labels in enumerate(levels):
+        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+            raise ValueError(f"labels of level {level}: expected a numpy array of integers")
+        shape = tuple(utterance.features.shape)
+        if labels.ndim > 1 and labels.shape != shape:
+            raise ValueError(f"labels of level {level}: {labels.shape}, expected {shape}")
+        if labels.size == 0 or labels.min() < 0:
+            raise ValueError(f"labels of level {level}: expected segments from 0 on")
+    return levels
 
 
 class SegmentSums:

@@ -75,6 +75,8 @@ class MaskSampler:
         Mask ``i`` reads its own stretch of a counter-based stream (Philox), so it is the same
         whichever masks are drawn with it, in whichever process. See :class:`Sampler`.
         """
+        # numpy's integers would overflow in the counters.
+        start, stop, n_segments = int(start), int(stop), int(n_segments)
         digest = blake2b("\0".join(map(str, key)).encode(), digest_size=16).digest()
         counters = -(-n_segments // (LANES * WORDS))  # a mask begins at a whole counter value
         stream = np.random.Philox(key=np.frombuffer(digest, dtype="<u8").astype(np.uint64))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from fbk_xattn.explain.explainer import Explainer, LevelScores
+from fbk_xattn.explain.explainer import Explainer, LevelScores, checked
 from fbk_xattn.explain.masks import Sampler
 from fbk_xattn.explain.occlusion import Occluder
 from fbk_xattn.explain.segmentation import Labels
@@ -78,7 +78,7 @@ class JointExplainer:
         See :meth:`Explainer.explain`; the decoder has an ``embed_tokens``, as fairseq's have.
         """
         n_tokens = len(utterance.prev_output_tokens)
-        levels = self.explainer.segmenter(utterance)
+        levels = checked(self.explainer.segmenter(utterance), utterance)
         joint = replace(
             self.explainer,
             segmenter=lambda _: [_with_tokens(labels, n_tokens) for labels in levels],
@@ -177,8 +177,9 @@ class OccludedTokens:
 
 def _with_tokens(labels: Labels, n_tokens: int) -> Labels:
     """Return the labels of all cells in a row, and of each token as a segment after them."""
-    tokens = labels.max() + 1 + np.arange(n_tokens, dtype=np.int32)
-    return np.concatenate([labels.reshape(-1), tokens])
+    # Small types of labels have no room for the tokens.
+    tokens = int(labels.max()) + 1 + np.arange(n_tokens, dtype=np.int32)
+    return np.concatenate([labels.reshape(-1).astype(np.int32), tokens])
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ def test_published_scores_accumulate_to_the_published_map(recorded, hypothesis_o
         lambda _model, _utterance, occluded: occluded,
         lambda _, occluded: torch.tensor(np.stack([next(rows) for _ in occluded])),
     )
-    levels = replay.explain(None, hypothesis_of_utterance_0, len(masks), 0, 7)
+    levels = replay.explain(published.load()[0], hypothesis_of_utterance_0, len(masks), 0, 7)
     np.testing.assert_allclose(dense(levels), heatmap, atol=1e-5, rtol=1e-5)
 
 
