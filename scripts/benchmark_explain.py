@@ -31,9 +31,9 @@ from fairseq.models import FairseqEncoderDecoderModel
 from fbk_xattn.explain import Explainer, Utterance
 from fbk_xattn.explain.batching import perturbations_per_eval
 from fbk_xattn.models.inference import inference_copy
+from fbk_xattn.tasks.options import DEFAULT_PRECISION, PRECISIONS
 from scripts.compare_maps import compare_maps
 from scripts.explanation_models import (
-    DTYPES,
     add_model_args,
     default_explainers,
     device_name,
@@ -130,7 +130,7 @@ def parse_args() -> argparse.Namespace:
     add("--frames", type=int, default=1000, help="frames of made-up features")
     add("--tokens", type=int, default=30, help="tokens, language tag and eos included")
     add("--targets", nargs="+", choices=("input", "encoder"), default=["input", "encoder"])
-    add("--precision", nargs="+", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
+    add("--precision", nargs="+", choices=PRECISIONS, help="default: the run's own choice")
     add("--num-masks", type=int, default=0, help="of a round (default: 20000 on a GPU)")
     add("--perturbations-per-eval", type=int, default=0, help="default: the run's own choice")
     add("--rounds", type=int, default=5, help="rounds, of which medians are printed")
@@ -168,7 +168,7 @@ def build_systems(
     """Build what is compared, and run each once."""
     device = device_of(args)
     systems = []
-    precisions = args.precision or (["bf16"] if device.type == "cuda" else ["fp32"])
+    precisions = args.precision or [DEFAULT_PRECISION[device.type]]
     if args.baseline:
         for explainer in explainers.values():
             system = baseline_system(model, utterance, explainer, args)
@@ -176,7 +176,7 @@ def build_systems(
             systems.append(system)
     for precision in precisions:
         before = allocated(device)
-        copy = inference_copy(model, DTYPES[precision])
+        copy = inference_copy(model, PRECISIONS[precision])
         kept = allocated(device) - before
         for explainer in explainers.values():
             system = our_system(model, copy, utterance, explainer, precision, args)
@@ -222,13 +222,13 @@ def our_system(
     return System(
         target=explainer.target,
         name=f"ours, {precision}",
-        dtype=DTYPES[precision],
+        dtype=PRECISIONS[precision],
         n_masks=n_masks,
         batch=batch,
         # On a GPU all of a round: what is compiled may depend on the sizes of its batches.
         n_warm_up=n_masks if device.type == "cuda" else min(n_masks, batch),
         run=lambda n: explainer.explain(copy, utterance, n, args.seed, batch),
-        model_bytes=n_bytes(model, DTYPES[precision]),
+        model_bytes=n_bytes(model, PRECISIONS[precision]),
     )
 
 
@@ -286,7 +286,7 @@ def print_table(
     n_masks, batch = ("", "") if plain is None else (plain.n_masks, plain.batch)
     measured = ", ".join(
         f"{name} {gemm_rates[dtype] / 1e12:.3g}"
-        for name, dtype in DTYPES.items()
+        for name, dtype in PRECISIONS.items()
         if dtype in gemm_rates
     )
     print(

@@ -32,9 +32,9 @@ from fbk_xattn.explain.batching import perturbations_per_eval
 from fbk_xattn.explain.segmentation import FRAMES_PER_SECOND
 from fbk_xattn.models.inference import inference_copy
 from fbk_xattn.store import AttributionStore
+from fbk_xattn.tasks.options import DEFAULT_PRECISION, PRECISIONS
 from scripts.benchmark_training import ROOT
 from scripts.explanation_models import (
-    DTYPES,
     EOS,
     MODELS,
     add_model_args,
@@ -116,7 +116,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     add("--seconds", type=float, nargs=2, default=(2.0, 25.0), help="shortest and longest")
     add("--num-masks", type=int, default=20_000, help="of each utterance and target")
     add("--loop-masks", type=int, default=4000, help="about as many in the loop alone")
-    add("--loop-precision", choices=DTYPES, help="default: fp16 on a GPU, fp32 on a CPU")
+    add("--loop-precision", choices=PRECISIONS, help="default: the run's own choice")
     add("--processes", type=int, nargs="+", default=[1], help="runs with so many, one GPU each")
     return parser.parse_known_args()
 
@@ -198,8 +198,8 @@ def measure_loops(store: Path, checkpoint: Path, args: argparse.Namespace) -> di
     """Time the mask loop of each utterance of a store, without anything around it."""
     device = device_of(args)
     model = load_model(str(checkpoint), None, device)
-    precision = args.loop_precision or ("fp16" if device.type == "cuda" else "fp32")
-    copy = inference_copy(model, DTYPES[precision])
+    precision = args.loop_precision or DEFAULT_PRECISION[device.type]
+    copy = inference_copy(model, PRECISIONS[precision])
     loops = {}
     with AttributionStore.open(store) as opened:
         for attribution in opened:

@@ -23,9 +23,9 @@ from fbk_xattn.explain import Explainer, Utterance
 from fbk_xattn.explain.batching import perturbations_per_eval
 from fbk_xattn.models.inference import inference_copy
 from fbk_xattn.tasks.attribution_run import segment_saliency
+from fbk_xattn.tasks.options import PRECISIONS
 from scripts.benchmark_training import ROOT
 from scripts.explanation_models import (
-    DTYPES,
     default_explainers,
     device_name,
     device_of,
@@ -76,7 +76,7 @@ def compare_maps(args: argparse.Namespace) -> None:
     systems = {name: (name, args.seed) for name in precisions}
     if args.other_masks:
         systems[OTHER_MASKS] = ("fp32", args.seed + 1)
-    copies = {name: inference_copy(model, DTYPES[name]) for name in ("fp32", *precisions)}
+    copies = {name: inference_copy(model, PRECISIONS[name]) for name in ("fp32", *precisions)}
     rows = {(target, name): Correlations([], []) for target in explainers for name in systems}
     n_utterances = 0
     for utterance in utterances:

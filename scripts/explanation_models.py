@@ -24,7 +24,6 @@ from fbk_xattn.models.presets import PRESETS
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 from scripts.benchmark_training import ROOT, THREE_LOSSES, write_data_folder
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PAD, EOS, LANGUAGE_TAG = 1, 2, 4  # fairseq's own four symbols come first, then what we write
 
 # Preset to the flags of fairseq-train and the size of the vocabulary.

@@ -22,9 +22,9 @@ import torch
 
 from fbk_xattn.explain.batching import perturbations_per_eval
 from fbk_xattn.models.inference import inference_copy
+from fbk_xattn.tasks.options import PRECISIONS
 from scripts.benchmark_explain import made_up_utterance
 from scripts.explanation_models import (
-    DTYPES,
     add_model_args,
     default_explainers,
     device_name,
@@ -91,7 +91,7 @@ def main() -> None:
     model = random_model(args)
     utterance = made_up_utterance(model, args)
     explainer = segmented(default_explainers(["input"])["input"], utterance)
-    copy = inference_copy(model, DTYPES[args.precision])
+    copy = inference_copy(model, PRECISIONS[args.precision])
     batch = perturbations_per_eval(utterance, "input")
 
     def rate() -> float:
@@ -120,7 +120,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add_model_args(parser)
-    add("--precision", choices=DTYPES, default="fp16")
+    add("--precision", choices=PRECISIONS, default="fp16")
     add("--frames", type=int, default=1000)
     add("--tokens", type=int, default=30, help="tokens, language tag and eos included")
     add("--num-masks", type=int, default=8192, help="of one measurement")

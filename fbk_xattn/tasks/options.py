@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,11 @@ from fbk_xattn.explain.segmentation import InputSegmenter, Labels
 from fbk_xattn.generation.recorder import RECORDERS, CrossAttentionRecorder
 
 TARGETS = ("input", "encoder")
+# The flags that do not say how a target is explained.
+NOT_OF_A_METHOD = ("attribution_dir", "save_cross_attention", "cross_attention", "explain")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Of occluded copies where no flag says so, by device: half precision is slow on most CPUs.
+DEFAULT_PRECISION = {"cuda": "fp16", "cpu": "fp32"}
 
 
 def add_explanation_args(parser: ArgumentParser) -> None:
@@ -185,6 +189,7 @@ class ExplanationOptions:
         targets = args.explain or []
         for target in targets:
             _check_name("--explain", target, TARGETS)
+        _check_effect(args, targets)
         _check_name("--cross-attention", args.cross_attention, RECORDERS)
         if args.cross_attention != "weights" and not args.save_cross_attention:
             raise InputError(
@@ -219,12 +224,6 @@ class ExplanationOptions:
                 args.previous_token_occlusion_probability,
                 "0 (none is occluded) to 1",
             )
-            if "input" not in targets:
-                raise InputError(
-                    "--previous-token-occlusion-probability "
-                    f"{args.previous_token_occlusion_probability} without --explain input: "
-                    "expected both, as tokens are occluded along with the input"
-                )
         return cls(
             attribution_dir=Path(args.attribution_dir),
             save_cross_attention=args.save_cross_attention,
@@ -328,12 +327,31 @@ def _check_name(flag: str, name: str, known: Iterable[str]) -> None:
         raise InputError(f"{flag} {name}: expected {', '.join(others)} or {last}")
 
 
+def _check_effect(args: Namespace, targets: Collection[str]) -> None:
+    """Check that no flag is set that nothing would come of."""
+    parser = ArgumentParser()
+    add_explanation_args(parser)
+    of_input = ("input_", "previous_token_", *(f"{name}_" for name in INPUT_SEGMENTERS))
+    for name, usual in vars(parser.parse_args([])).items():
+        value = getattr(args, name)
+        if value == usual or name in NOT_OF_A_METHOD:
+            continue
+        needed = [target for target in TARGETS if name.startswith(f"{target}_")]
+        needed += ["input"] * (not needed and name.startswith(of_input))
+        if not targets or not {*needed} <= {*targets}:
+            explain = " ".join(["--explain", *(needed or ["TARGET"])])
+            raise InputError(
+                f"--{name.replace('_', '-')} {value} without {explain}: expected both, as it would "
+                "change nothing"
+            )
+
+
 def _precision(args: Namespace) -> str:
-    """Return the precision that is meant; half precision is slow on CPUs."""
+    """Return the precision that is meant."""
     if args.explanation_precision != "auto":
         return str(args.explanation_precision)
     on_gpu = torch.cuda.is_available() and not getattr(args, "cpu", False)
-    return "fp16" if on_gpu else "fp32"
+    return DEFAULT_PRECISION["cuda" if on_gpu else "cpu"]
 
 
 def _check_probability(flag: str, probability: float, expected: str) -> None:

@@ -52,6 +52,12 @@ def test_targets_are_explained_once_and_in_one_order():
     assert [explainer.target for explainer in options.explainers()] == ["input", "encoder"]
 
 
+@pytest.mark.parametrize("store", [(), ("--attribution-dir", "out", "--save-cross-attention")])
+def test_flags_of_explanations_need_one(store):
+    with pytest.raises(InputError, match=r"^--num-masks 7 without --explain TARGET: expected both"):
+        parse(*store, "--num-masks", "7")
+
+
 def test_every_flag_that_changes_numbers_is_a_parameter():
     base = ("--attribution-dir", "out", "--save-cross-attention", "--explain", "input", "encoder")
     parameters = parse(*base).parameters()
@@ -134,7 +140,7 @@ def test_previous_tokens_are_occluded_along_with_the_input_when_asked():
 
 @pytest.mark.parametrize("name", ["input", "encoder", "previous-token"])
 def test_probability_1_is_one(name):
-    parse(*BASE, f"--{name}-occlusion-probability", "1")
+    parse(*BASE, "--explain", "input", "encoder", f"--{name}-occlusion-probability", "1")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_probability_1_is_one(name):
             "occlusion there is nothing to see",
         ),
         (
-            ("--encoder-occlusion-probability", "nan"),
+            ("--explain", "encoder", "--encoder-occlusion-probability", "nan"),
             "--encoder-occlusion-probability nan: expected more than 0 and at most 1, as without "
             "occlusion there is nothing to see",
         ),
@@ -186,7 +192,16 @@ def test_probability_1_is_one(name):
         (
             ("--explain", "encoder", "--previous-token-occlusion-probability", "0.1"),
             "--previous-token-occlusion-probability 0.1 without --explain input: expected both, as "
-            "tokens are occluded along with the input",
+            "it would change nothing",
+        ),
+        (
+            ("--encoder-occlusion-probability", "0.2"),
+            "--encoder-occlusion-probability 0.2 without --explain encoder: expected both, as it "
+            "would change nothing",
+        ),
+        (
+            ("--explain", "encoder", "--slic-sigma", "3"),
+            "--slic-sigma 3.0 without --explain input: expected both, as it would change nothing",
         ),
     ],
 )
