@@ -28,6 +28,8 @@ class ConformerEncoder(FairseqEncoder):
     dimension. An utterance gives the same output alone and in any padded batch (evaluation mode).
     """
 
+    padding_invariant = True  # explanations ask for it: not so of fairseq's own encoders
+
     def __init__(self, args: Namespace, n_ctc_symbols: int | None) -> None:
         """Create the encoder.
 

@@ -29,13 +29,14 @@ from fbk_xattn.explain import (
     perturbations_per_eval,
     token_saliency,
 )
+from fbk_xattn.generation.recorder import CrossAttentionRecorder
 from fbk_xattn.generation.teacher_forcing import TeacherForced, teacher_force
 from fbk_xattn.models.inference import inference_copy
 from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, SegmentSaliency
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.options import ExplanationOptions
 from fbk_xattn.tasks.progress import MaskProgress
-from fbk_xattn.tasks.stored_data import check_features, check_texts
+from fbk_xattn.tasks.stored_data import check_features, check_texts, check_vocabulary
 from fbk_xattn.tasks.writing import Writing
 
 
@@ -101,7 +102,8 @@ class AttributionRun:
     def _stored_hypothesis(self, row: ManifestRow, features: torch.Tensor) -> dict[str, Any]:
         attribution, file = self.store.read(row.id), self.store.file(row.id)
         check_texts(file, attribution, row)
-        check_features(file, attribution, features)
+        check_features(file, attribution.fbank, features)
+        check_vocabulary(file, attribution, self.dictionary)
         return {
             "tokens": torch.from_numpy(attribution.token_ids),
             "score": torch.tensor(attribution.score),
@@ -109,6 +111,27 @@ class AttributionRun:
             "attention": None,
             "alignment": None,
         }
+
+    @torch.no_grad()
+    def _teacher_force(
+        self, net_input: dict[str, Any], encoder_out: dict[str, Any], hypotheses: list[torch.Tensor]
+    ) -> list[TeacherForced]:
+        """Force the decoder along the hypotheses of a batch.
+
+        Encoders that padding reaches, as it does fairseq's own, encode each utterance alone, as its
+        occluded copies are: explanations depend on no other utterance.
+        """
+        pad, eos = self.dictionary.pad(), self.dictionary.eos()
+        recorder = self.options.recorder(self.model.decoder)
+        if len(hypotheses) == 1 or getattr(self.model.encoder, "padding_invariant", False):
+            return teacher_force(self.model, encoder_out, hypotheses, pad, eos, recorder)
+        views = []
+        for i, hypothesis in enumerate(hypotheses):
+            lengths = net_input["src_lengths"][i : i + 1]
+            features = net_input["src_tokens"][i : i + 1, : int(lengths)]
+            alone = self.model.encoder(src_tokens=features, src_lengths=lengths)
+            views += teacher_force(self.model, alone, [hypothesis], pad, eos, recorder)
+        return views
 
     def process(
         self,
@@ -135,13 +158,10 @@ class AttributionRun:
             SystemExit: A signal asked to stop before the next utterance, or the store cannot be
                 written to (for example, the disk is full), which would go on for every utterance.
         """
-        views = teacher_force(
-            self.model,
+        views = self._teacher_force(
+            batch["net_input"],
             encoder_out,
             [hypothesis["tokens"].long() for hypothesis in hypotheses],
-            self.dictionary.pad(),
-            self.dictionary.eos(),
-            self.options.recorder(self.model.decoder),
         )
         lengths = batch["net_input"]["src_lengths"].tolist()
         todo: list[tuple[int, int, Utterance]] = []
@@ -249,6 +269,22 @@ class AttributionRun:
     def _occluded_model(self) -> FairseqEncoderDecoderModel:
         """What occluded copies go through."""
         return inference_copy(self.model, self.options.dtype)
+
+
+def check_explainable(model: FairseqEncoderDecoderModel, options: ExplanationOptions) -> None:
+    """Check, before anything is decoded, that a model can be explained as the options ask.
+
+    Raises:
+        InputError: The decoder gives no distribution over the vocabulary, or has no cross-attention
+            that is to be stored or that encoder output is occluded in.
+    """
+    if getattr(model.decoder, "adaptive_softmax", None) is not None:
+        raise InputError(
+            f"{type(model.decoder).__name__} with adaptive softmax: expected a decoder whose "
+            "output is logits of the vocabulary"
+        )
+    if options.save_cross_attention or "encoder" in options.targets:
+        CrossAttentionRecorder(model.decoder)
 
 
 def segment_saliency(scores: list[LevelScores]) -> SegmentSaliency:

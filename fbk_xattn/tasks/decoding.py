@@ -15,21 +15,28 @@ ALWAYS = (
 # Recorded where they are not as fairseq sets them, so that stores without them can be gone on with.
 SELDOM = {
     "model_overrides": "{}",
-    "retain_dropout": False,
-    "retain_dropout_modules": None,
-    "constraints": None,
     "lm_path": None,
     "lm_weight": 0.0,
 }
-# What a store has no place for, or what cannot be done beside it.
-REFUSED = {"nbest": (1, "1"), "score_reference": (False, "none"), "print_alignment": (None, "none")}
+BEST_ALONE = "as the best hypothesis alone is stored"
+DRAWN = "as hypotheses drawn at random would change with the batch, and so with a resumed run"
+ONE_FILE = "as the store is of the file that --path names"
+# What a store has no place for, or what cannot be done beside it: as fairseq sets it, and why.
+REFUSED = {
+    "nbest": (1, BEST_ALONE),
+    "score_reference": (False, BEST_ALONE),
+    "print_alignment": (None, BEST_ALONE),
+    "sampling": (False, DRAWN),
+    "retain_dropout": (False, DRAWN),
+    "checkpoint_suffix": ("", ONE_FILE),
+    "checkpoint_shard_count": (1, ONE_FILE),
+    "constraints": (None, "as manifests have no place for them"),
+}
 
 
 def decoding_parameters(args: Namespace) -> dict[str, Any]:
     """Return the flags that hypotheses depend on with their values, for a store's ``meta.json``."""
     names = [*ALWAYS, *(name for name in SELDOM if _is_set(args, name, SELDOM[name]))]
-    if args.sampling or args.retain_dropout:
-        names.append("seed")
     return {_flag(name): getattr(args, name) for name in names}
 
 
@@ -43,11 +50,11 @@ def check_decoding(args: Namespace, needed_for: str) -> None:
     Raises:
         InputError: A flag that does not go together with a store.
     """
-    for name, (usual, expected) in REFUSED.items():
+    for name, (usual, why) in REFUSED.items():
         if _is_set(args, name, usual):
+            expected = usual if isinstance(usual, int) and usual is not False else "none"
             raise InputError(
-                f"{_flag(name)} {getattr(args, name)} with {needed_for}: expected {expected}, as "
-                "the best hypothesis alone is stored"
+                f"{_flag(name)} {getattr(args, name)} with {needed_for}: expected {expected}, {why}"
             )
 
 

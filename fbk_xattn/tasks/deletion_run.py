@@ -105,12 +105,14 @@ class DeletionRun:
             utterance_id = ids[row]
             self.account.stop_if_asked()
             manifest_row = dataset.rows[indices[row]]
+            features = batch["net_input"]["src_tokens"][row, : n_frames[row]]
             try:
                 if utterance_id in self.store:
+                    fbank = self.maps.fbank(utterance_id)
+                    check_features(self.maps.file(utterance_id), fbank, features)
                     found[row] = self._stored_hypothesis(manifest_row)
                     self.account.present.append(utterance_id)
                 else:
-                    features = batch["net_input"]["src_tokens"][row, : n_frames[row]]
                     masks[row] = self._masks(manifest_row, features)
             except Exception as error:  # whatever it is, the others go on
                 self.account.fail([utterance_id], error)
@@ -134,7 +136,7 @@ class DeletionRun:
             InputError: The maps are not there, or not of these features ``(T, F)``.
         """
         attribution = self.maps.read(row.id)
-        check_features(self.maps.file(row.id), attribution, features)
+        check_features(self.maps.file(row.id), attribution.fbank, features)
         ranked = self.options.ranking.sentence_map(attribution)
         flat = removed(ascending(ranked), self.options.percentages, self.options.mode)
         return flat.reshape(-1, *ranked.shape)

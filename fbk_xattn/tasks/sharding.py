@@ -49,10 +49,17 @@ def launched_shard(
         environment: Variables to read, by default those of the process.
 
     Raises:
-        InputError: The launcher's variables are not numbers, or the rank is out of range.
+        InputError: The launcher's variables are not numbers, the rank is out of range, or flags
+            give several processes of a launcher the same shard.
     """
     env = os.environ if environment is None else environment
     if world_size > 1:
+        if rank == 0 and (launched := launched_shard(1, 0, device_id, env)).index > 0:
+            raise InputError(
+                f"--num-shards {world_size} without --shard-id in process {launched.index} of "
+                f"{launched.count} ({launched.launcher}): every process would take shard 0; leave "
+                "both out, as utterances are dealt out to these processes anyway, or give both"
+            )
         return _checked(Shard(rank, world_size, device_id, "fairseq flags"))
     if "RANK" in env and "WORLD_SIZE" in env:
         local = _number(env, "LOCAL_RANK") if "LOCAL_RANK" in env else 0

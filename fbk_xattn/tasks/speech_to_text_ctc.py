@@ -30,7 +30,7 @@ from fbk_xattn.generation.repeated_ngrams import block_repeated_ngrams
 from fbk_xattn.models.conformer import CTC_BLANK
 from fbk_xattn.store import AttributionStore
 from fbk_xattn.tasks.accounting import Account
-from fbk_xattn.tasks.attribution_run import AttributionRun, provenance, sha256
+from fbk_xattn.tasks.attribution_run import AttributionRun, check_explainable, provenance, sha256
 from fbk_xattn.tasks.batches import keep_utterances, out_of_memory, own_iterator
 from fbk_xattn.tasks.decoding import check_decoding, decoding_parameters
 from fbk_xattn.tasks.deletion_options import DeletionOptions, add_deletion_args
@@ -128,6 +128,14 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         args = self.args
         count, index = args.distributed_world_size, args.distributed_rank
         # fairseq-generate has these flags, and itself takes no notice of them.
+        if args.num_shards < 1:
+            raise InputError(f"--num-shards {args.num_shards}: expected at least 1")
+        for flag, shard_id, of, n_shards in (
+            ("--shard-id", args.shard_id, "--num-shards", args.num_shards),
+            ("--distributed-rank", index, "--distributed-world-size", count),
+        ):
+            if shard_id and n_shards == 1:
+                raise InputError(f"{flag} {shard_id} without {of}: expected both")
         if args.num_shards > 1:
             if count > 1:
                 raise InputError(
@@ -337,6 +345,11 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 f"--prefix-size {args.prefix_size}: expected 1, as the data config prepends "
                 "language tags"
             )
+        if not has_tag and args.prefix_size != 0 and (self.options or self.deletion):
+            raise InputError(
+                f"--prefix-size {args.prefix_size} with --attribution-dir: expected 0, as the data "
+                "config prepends no language tags, and words of the reference would be forced"
+            )
         extra = dict(extra_gen_cls_kwargs or {})
         extra["symbols_to_strip_from_output"] = self._language_tags()
         if self.options is not None or self.deletion is not None:
@@ -346,20 +359,24 @@ class SpeechToTextCTCTask(SpeechToTextTask):
                 )
             self._text_encoders = (self.build_bpe(self.args), self.build_tokenizer(self.args))
         if self.options is not None:
-            parameters = self._decoding_parameters() | self.options.parameters()
-            store = AttributionStore.create(self.options.attribution_dir, parameters, provenance())
-            self.run = AttributionRun(self.options, store, models[0], self.tgt_dict, self.account)
+            check_explainable(models[0], self.options)
             seq_gen_cls = EncoderKeepingGenerator
         if self.deletion is not None:
-            maps, curves = self.deletion.stores(self._decoding_parameters(), provenance())
-            self.deletion_run = DeletionRun(
-                self.deletion, maps, curves, self.account, self._text, *self._batch_limits
-            )
             seq_gen_cls = RemovalGenerator
         generator = super(SpeechToTextTask, self).build_generator(
             models, args, seq_gen_cls, extra, prefix_allowed_tokens_fn
         )
         block_repeated_ngrams(generator)
+        # Last: what fairseq refuses leaves no store of its parameters behind.
+        if self.options is not None:
+            parameters = self._decoding_parameters() | self.options.parameters()
+            store = AttributionStore.create(self.options.attribution_dir, parameters, provenance())
+            self.run = AttributionRun(self.options, store, models[0], self.tgt_dict, self.account)
+        if self.deletion is not None:
+            maps, curves = self.deletion.stores(self._decoding_parameters(), provenance())
+            self.deletion_run = DeletionRun(
+                self.deletion, maps, curves, self.account, self._text, *self._batch_limits
+            )
         return generator
 
     def _decoding_parameters(self) -> dict[str, Any]:

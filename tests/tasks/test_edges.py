@@ -181,6 +181,21 @@ def test_a_model_of_fairseq_without_ctc_is_explained(data, s2t_transformer, tmp_
         assert attribution.token_saliency.max() > 0
 
 
+def test_maps_of_fairseqs_models_do_not_depend_on_their_batch(data, s2t_transformer, tmp_path):
+    flags = ("--num-masks", "8", "--max-len-b", "6", "--min-len", "6", "--max-len-a", "0")
+    for name, more in ("batch", ()), ("alone", ("--batch-size", "1")):
+        store = ("--attribution-dir", tmp_path / name)
+        run_generate(data, s2t_transformer, *store, *BOTH, *flags, *more)
+    for one, other in zip(check(tmp_path / "batch"), check(tmp_path / "alone"), strict=True):
+        assert one.tokens == other.tokens
+        for part in (
+            lambda a: a.cross_attention,
+            lambda a: a.encoder_saliency,
+            lambda a: a.input_saliency.dense(),
+        ):
+            np.testing.assert_allclose(part(one), part(other), rtol=1e-4, atol=1e-7)
+
+
 def test_interactive_decoding_with_language_tags_is_refused(data, checkpoint):
     argv = generate_argv(data, checkpoint)
     argv.remove("--gen-subset")

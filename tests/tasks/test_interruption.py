@@ -114,6 +114,22 @@ def test_two_ways_to_share_are_refused(data, checkpoint, tmp_path):
         run_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--num-shards", 0), "--num-shards 0: expected at least 1"),
+        (("--shard-id", 1), "--shard-id 1 without --num-shards: expected both"),
+        (
+            ("--distributed-rank", 1),
+            "--distributed-rank 1 without --distributed-world-size: expected both",
+        ),
+    ],
+)
+def test_a_shard_of_nothing_is_refused(data, checkpoint, tmp_path, flags, message):
+    with pytest.raises(InputError, match=message):
+        run_generate(data, checkpoint, "--attribution-dir", tmp_path, *FLAGS, *flags)
+
+
 def test_a_shard_that_is_not_there_is_refused(data, checkpoint, tmp_path):
     flags = ("--num-shards", 3, "--shard-id", 3)
     with pytest.raises(InputError, match=r"rank 3 \(fairseq flags\), expected 0 to 2"):

@@ -36,6 +36,14 @@ def test_launchers(world_size, rank, environment, expected):
     assert launched_shard(world_size, rank, 0, environment) == expected
 
 
+@pytest.mark.parametrize(
+    "environment", [{"RANK": "1", "WORLD_SIZE": "2"}, {**STEP, "SLURM_NTASKS": "4"}]
+)
+def test_flags_that_give_all_processes_one_shard_are_refused(environment):
+    with pytest.raises(InputError, match=r"--num-shards 2 without --shard-id in process \d of"):
+        launched_shard(2, 0, 0, environment)
+
+
 def test_a_batch_script_without_srun_takes_everything(caplog):
     environment = {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
     with caplog.at_level(logging.WARNING):

@@ -123,10 +123,14 @@ def test_a_damaged_curve_is_the_failure_of_its_utterance(data, checkpoint, store
     ("flags", "message"),
     [
         (("--model-overrides", "{'dropout': 0.2}"), "has --model-overrides = None"),
-        (("--retain-dropout",), "has --retain-dropout = None"),
         (("--nbest", 2), "--nbest 2 with --attribution-dir: expected 1"),
         (("--score-reference",), "--score-reference True with --attribution-dir"),
         (("--print-alignment",), "--print-alignment hard with --attribution-dir"),
+        (("--sampling", "--beam", 1), "--sampling True with .*: expected none, as h"),
+        (("--retain-dropout",), "--retain-dropout True with --attribution-dir: expected none"),
+        (("--checkpoint-suffix", ".b"), "--checkpoint-suffix .b with .*: expected none"),
+        (("--checkpoint-shard-count", 2), "--checkpoint-shard-count 2 with .*: expected 1"),
+        (("--constraints",), "--constraints ordered with --attribution-dir: expected none"),
     ],
 )
 def test_hypotheses_of_other_flags_are_not_taken(data, checkpoint, store, flags, message):
@@ -134,12 +138,20 @@ def test_hypotheses_of_other_flags_are_not_taken(data, checkpoint, store, flags,
         run_generate(data, checkpoint, "--attribution-dir", store, *FLAGS, *flags)
 
 
-def test_sampled_hypotheses_are_of_their_seed(data, checkpoint, tmp_path):
-    store = ("--attribution-dir", tmp_path / "sampled", "--save-cross-attention")
-    sampling = ("--sampling", "--beam", 1, "--nbest", 1)
-    run_generate(data, checkpoint, *store, *sampling, "--seed", 1)
-    with pytest.raises(InputError, match=r"has --seed = 1, this run has 7"):
-        run_generate(data, checkpoint, *store, *sampling, "--seed", 7)
+def test_utterances_of_another_vocabulary_fail(data, checkpoint, store, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    vocabulary = tmp_path / "data" / "dict.txt"
+    vocabulary.write_text("".join(reversed(vocabulary.read_text().splitlines(keepends=True))))
+    with pytest.raises(SystemExit, match=r"5 of 5 .*: token \d+ is '.*', the vocabulary has '"):
+        run_generate(tmp_path / "data", checkpoint, "--attribution-dir", store, *FLAGS)
+
+
+def test_what_fairseq_refuses_leaves_no_store_behind(data, checkpoint, tmp_path):
+    with pytest.raises(AssertionError):
+        run_generate(
+            data, checkpoint, "--attribution-dir", tmp_path / "new", *FLAGS, "--temperature", 0
+        )
+    assert not (tmp_path / "new").exists()
 
 
 def test_files_without_their_parameters_are_not_taken(data, checkpoint, store):
