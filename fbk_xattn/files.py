@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 
 from fbk_xattn.errors import InputError
@@ -26,6 +28,39 @@ def reading_arrays() -> Iterator[None]:
         yield
 
 
+def temporary_mark(file: Path) -> str:
+    """Return how the names of a file's temporary files begin, after a dot.
+
+    Of one length for all names: short enough on any host, and no beginning of another's.
+    """
+    return blake2b(file.name.encode(), digest_size=16).hexdigest()
+
+
+def temporary_file(file: Path) -> Path:
+    """Return where this process writes what becomes ``file``."""
+    mark = temporary_mark(file)
+    return file.with_name(f".{mark}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def _remove_leftovers(file: Path) -> None:
+    """Remove temporary files of processes that were killed on this host while they wrote."""
+    for leftover in file.parent.glob(f".{temporary_mark(file)}.{socket.gethostname()}.*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdecimal() and not _runs(int(pid)):
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` that becomes ``path`` if the block succeeds.
@@ -38,13 +73,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         InputError: ``path`` is a folder, a device or a pipe, or cannot be written.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_file(target)
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, expected the name of a file")
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: is no regular file, expected the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
         yield temporary
         temporary.replace(target)
     except OSError as error:

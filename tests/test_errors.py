@@ -66,3 +66,31 @@ def test_other_errors_keep_their_traceback():
     assert code == 1
     assert "Traceback" in errors
     assert errors.endswith("ValueError: a bug\n")
+
+
+def test_an_interrupt_prints_one_line_and_exits_with_130():
+    code, errors = run("raise KeyboardInterrupt")
+    line = "fbk_xattn: interrupted; the same command goes on from what is stored\n"
+    assert (code, errors) == (130, line)
+
+
+@pytest.mark.parametrize(
+    ("sink", "reason"), [("pipe", "Broken pipe"), ("/dev/full", "No space left on device")]
+)
+def test_standard_output_that_cannot_be_written_is_one_line(sink, reason):
+    code = (
+        "import os, sys\n"
+        "read, write = os.pipe()\n"
+        "os.close(read)\n"
+        f"sink = write if {sink!r} == 'pipe' else os.open('/dev/full', os.O_WRONLY)\n"
+        "os.dup2(sink, 1)\n"
+        "for _ in range(9999):\n    print('H-1')"
+    )
+    line = f"standard output: cannot be written ({reason}), expected a writable place\n"
+    assert run(code) == (1, f"fbk_xattn: error: {line}")
+
+
+def test_a_full_disk_elsewhere_keeps_its_traceback():
+    code, errors = run("import os\nprint('H-1')\nos.write(os.open('/dev/full', 1), b'x')")
+    assert code == 1
+    assert "Traceback" in errors

@@ -1,4 +1,7 @@
 import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +12,7 @@ from synthetic import make_attribution
 
 from fbk_xattn.data.features import load_features
 from fbk_xattn.errors import InputError
-from fbk_xattn.files import reading_arrays, whole_file, write_text
+from fbk_xattn.files import reading_arrays, temporary_file, whole_file, write_text
 from fbk_xattn.store import AttributionStore
 
 
@@ -57,6 +60,29 @@ def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path):
         assert link.is_symlink()
         assert file.read_text() == text
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "link.md", "table.md"]
+
+
+def test_what_a_killed_process_left_of_the_same_file_is_removed(tmp_path):
+    file = tmp_path / "table.md"
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+
+    def temporary(name, pid):
+        return temporary_file(tmp_path / name).name.replace(f".{os.getpid()}.", f".{pid}.")
+
+    gone, running = temporary("table.md", killed.pid), temporary("table.md", os.getppid())
+    elsewhere = gone.replace(f".{socket.gethostname()}.", ".elsewhere.")
+    other = temporary("other.md", killed.pid)
+    for name in (gone, running, elsewhere, other):
+        (tmp_path / name).write_text("half")
+    write_text(file, "text")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"table.md", running, elsewhere, other}
+
+
+def test_a_file_may_have_a_long_name(tmp_path):
+    write_text(tmp_path / ("x" * 250), "text")
+    assert (tmp_path / ("x" * 250)).read_text() == "text"
 
 
 @pytest.mark.parametrize("through_a_link", [False, True])

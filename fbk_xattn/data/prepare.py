@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
-import os
 import re
 import struct
 import tempfile
@@ -179,7 +178,6 @@ def write_features(
         InputError: A file cannot be read; nothing is left behind.
     """
     archive = output / ARCHIVE
-    _remove_leftovers(archive)
     frames = {}
     with whole_file(archive) as temporary:
         with (
@@ -207,24 +205,6 @@ def write_features(
             offset = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
             locations[path] = (f"{ARCHIVE}:{offset}:{info.file_size}", frames[path])
     return locations
-
-
-def _remove_leftovers(archive: Path) -> None:
-    """Remove what killed runs left of an archive that was not complete."""
-    for path in archive.parent.glob(f".{archive.name}.*.tmp"):
-        process = path.name.split(".")[-2]
-        if process.isdecimal() and not _runs(int(process)):
-            path.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # no signal, the check for one alone
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True
 
 
 @contextmanager

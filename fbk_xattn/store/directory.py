@@ -7,7 +7,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import blake2b
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbk_xattn.errors import InputError
-from fbk_xattn.files import reading_arrays
+from fbk_xattn.files import reading_arrays, temporary_file, temporary_mark
 from fbk_xattn.store.attribution import Attribution, FloatArray
 from fbk_xattn.store.serialization import TEXTS, from_arrays, to_arrays
 
@@ -134,11 +134,18 @@ class UtteranceStore(ABC, Generic[Record]):
             ) from None
         store = cls.open(path)
         theirs, ours = store.meta["parameters"], json.loads(text)["parameters"]
-        for name in sorted({*theirs, *ours}):
+        # Those that both have first: another --explain brings or takes parameters of its own.
+        for name in (*sorted(theirs.keys() & ours), *sorted(theirs.keys() ^ ours)):
             if theirs.get(name) != ours.get(name):
+                # Another process may just be starting, so nothing is deleted here.
+                advice = (
+                    f", or {path / META} deleted (the folder holds no utterance)"
+                    if not len(store)
+                    else ""
+                )
                 raise InputError(
                     f"{path}: the store has {name} = {theirs.get(name)}, this run has "
-                    f"{ours.get(name)}; expected the same parameters or another folder"
+                    f"{ours.get(name)}; expected the same parameters or another folder{advice}"
                 )
         store._remove_leftovers()
         return store
@@ -239,8 +246,7 @@ class UtteranceStore(ABC, Generic[Record]):
             OSError: The file could not be written (for example, the disk is full).
         """
         file = self.file(record.id)
-        mark = _mark(file)
-        temporary = file.with_name(f".{mark}.{socket.gethostname()}.{os.getpid()}.tmp")
+        temporary = temporary_file(file)
         try:
             with temporary.open("wb") as handle:
                 arrays = self._to_arrays(record)
@@ -256,7 +262,7 @@ class UtteranceStore(ABC, Generic[Record]):
                     raise
         finally:
             temporary.unlink(missing_ok=True)
-        for leftover in self.path.glob(f".{mark}.*.tmp"):
+        for leftover in self.path.glob(f".{temporary_mark(file)}.*.tmp"):
             leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
 
     def _remove_leftovers(self) -> None:
@@ -264,10 +270,10 @@ class UtteranceStore(ABC, Generic[Record]):
 
         A process that was killed right after a rename leaves what an earlier one had left.
         """
-        marks = {_mark(file) for file in self.path.glob(f"[!.]*{SUFFIX}")}
+        marks = {temporary_mark(file) for file in self.path.glob(f"[!.]*{SUFFIX}")}
         for leftover in self.path.glob(".*.tmp"):
             if leftover.name.split(".")[1] in marks:
-                leftover.unlink(missing_ok=True)
+                _remove(leftover)
 
 
 class AttributionStore(UtteranceStore[Attribution]):
@@ -320,25 +326,23 @@ class AttributionStore(UtteranceStore[Attribution]):
         return fbank
 
 
-def _mark(file: Path) -> str:
-    """Return how the names of a file's temporary files begin, after a dot.
-
-    Of one length for all ids: short enough on any host, and no beginning of another's.
-    """
-    return blake2b(file.name.encode(), digest_size=16).hexdigest()
-
-
 def _write_if_absent(file: Path, text: str) -> None:
     """Create ``file`` with all of ``text``, unless it is there, whoever else is trying to."""
-    temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        if not file.exists():
+    if not file.exists():
+        temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+        try:
             temporary.write_text(text, encoding="utf-8")
             _link(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
     for leftover in file.parent.glob(f".{file.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        _remove(leftover)  # of a process that was killed while it wrote
+
+
+def _remove(leftover: Path) -> None:
+    """Remove a file that does no harm where it cannot be removed (a read-only file system)."""
+    with suppress(OSError):
+        leftover.unlink()
 
 
 def _link(temporary: Path, file: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from fairseq.data.iterators import EpochBatchIterating, EpochBatchIterator
 from fbk_xattn.data.dataset import SpeechToTextCTCDataset
 from fbk_xattn.tasks.accounting import Account
 from fbk_xattn.tasks.sharding import Shard, own_utterances, utterance_cost
+from fbk_xattn.tasks.stopping import Stopped
 
 
 def own_iterator(
@@ -32,7 +34,7 @@ def own_iterator(
     batches = [batch for batch, part in zip(iterator.frozen_batches, own, strict=True) if part]
     chosen = EpochBatchIterator(
         dataset=dataset,
-        collate_fn=iterator.collate_fn,
+        collate_fn=_Collate(iterator.collate_fn),
         batch_sampler=batches,
         seed=iterator.seed,
         num_workers=iterator.num_workers,
@@ -62,6 +64,31 @@ def out_of_memory(error: Exception, batch: dict[str, Any]) -> str | None:
         f"out of memory in decoding a batch of {size} utterances of up to {n_frames} frames; a "
         "lower --max-tokens, --batch-size or --beam needs less"
     )
+
+
+class _Collate:
+    """Makes a batch; a process that loads data hands it over as bytes.
+
+    Tensors would go through shared memory: where that is full, torch loses the batch, and the
+    process that decodes waits for it for ever.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: list[Any]) -> dict[str, Any] | bytes:
+        batch = self._collate(samples)
+        if torch.utils.data.get_worker_info() is None:
+            return batch
+        written = io.BytesIO()
+        torch.save(batch, written)
+        return written.getvalue()
+
+
+def _unpacked(batch: dict[str, Any] | bytes) -> dict[str, Any]:
+    if isinstance(batch, bytes):
+        return torch.load(io.BytesIO(batch), weights_only=False)  # what this program has written
+    return batch
 
 
 class AccountedIterator:
@@ -107,9 +134,24 @@ class AccountedBatches:
         self._account.close()
 
     def _loaded(self) -> Iterator[dict[str, Any]]:
+        batches = iter(self._batches)
+        while (batch := self._next(batches)) is not None:
+            yield _unpacked(batch)
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        if not self._account.left:  # a signal during the last utterance changes nothing
+            return next(batches, None)
+        self._account.stop_if_asked()
         try:
-            yield from self._batches
-        except RuntimeError:
-            # A signal to all processes of a job ends those that load data, too.
+            with self._account.signals.obeyed():
+                return next(batches, None)
+        except Stopped:
             self._account.stop_if_asked()
             raise
+        except RuntimeError as error:
+            # A signal to all processes of a job ends those that load data, too.
+            self._account.stop_if_asked()
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            goes_on = "; the same command goes on" if self._account.signals.listened_to else ""
+            self._account.abort(f"a process that loads data died (out of memory?){goes_on}")

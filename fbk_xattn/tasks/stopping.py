@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ EXIT_STOPPED = 75
 STOPPING = (signal.SIGUSR1, signal.SIGTERM)
 
 
+class Stopped(BaseException):
+    """A signal came while nothing was at hand. No ``except Exception`` takes it for a failure."""
+
+
 class StopSignals:
     """Remembers that a signal asked to stop; others decide when to look.
 
@@ -24,7 +29,13 @@ class StopSignals:
     def __init__(self, signals: tuple[signal.Signals, ...] = ()) -> None:
         """Take the signals to listen to, by default none."""
         self._signals = signals
+        self._waiting: int | None = None  # process that waits, if one does
         self.received: signal.Signals | None = None
+
+    @property
+    def listened_to(self) -> bool:
+        """Whether there are any: those of a run that the same command goes on with."""
+        return bool(self._signals)
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -40,6 +51,22 @@ class StopSignals:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def obeyed(self) -> Iterator[None]:
+        """Let a signal end the context at once: it waits, perhaps for ever, for nothing to keep.
+
+        Raises:
+            Stopped: One came.
+        """
+        # A process that is forked meanwhile has the handlers, but does not wait.
+        self._waiting = os.getpid()
+        try:
+            yield
+        finally:
+            self._waiting = None
+
     def _remember(self, number: int, _: FrameType | None) -> None:
-        # Nothing else: it may have interrupted the logger or a write.
+        # Nothing else while there is work: it may have interrupted the logger or a write.
         self.received = self.received or signal.Signals(number)
+        if self._waiting == os.getpid():
+            raise Stopped

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 from synthetic import as_segments, make_attribution
 
 from fbk_xattn.errors import InputError
+from fbk_xattn.files import temporary_mark
 from fbk_xattn.store import Attribution, AttributionStore, SegmentLevel, SegmentSaliency
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +195,40 @@ def test_other_parameters_are_refused_naming_the_first(tmp_path, parameters, nam
     assert f"the store has {name} = {theirs}, this run has {ours}" in str(caught.value)
     assert str(path) in str(caught.value)
     assert (path / "meta.json").read_bytes() == before
+
+
+def test_parameters_that_both_have_are_named_before_those_of_one(tmp_path):
+    AttributionStore.create(tmp_path, {"explain": ["input"], "input_rate": 3})
+    with pytest.raises(InputError, match="the store has explain = "):
+        AttributionStore.create(tmp_path, {"explain": ["encoder"], "encoder_rate": 3})
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_an_empty_store_of_other_parameters_says_how_to_begin_anew(store, rng, empty):
+    if not empty:
+        store.write(make_attribution(rng))
+    with pytest.raises(InputError) as caught:
+        AttributionStore.create(store.path, {"other": 1})
+    advice = f"or {store.path / 'meta.json'} deleted (the folder holds no utterance)"
+    assert (advice in str(caught.value)) == empty
+
+
+@pytest.mark.parametrize("leftovers", [False, True])
+def test_a_complete_store_that_can_only_be_read_can_be_gone_on_with(
+    store, rng, monkeypatch, leftovers
+):
+    store.write(make_attribution(rng))
+    if leftovers:
+        mark = temporary_mark(store.file("a/1"))
+        for name in ("meta.json", mark):
+            (store.path / f".{name}.host.7.tmp").touch()
+
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for change in ("unlink", "write_text", "replace"):
+        monkeypatch.setattr(Path, change, read_only)
+    assert len(AttributionStore.create(store.path, store.meta["parameters"])) == 1
 
 
 def test_parameters_are_compared_as_json_has_them(tmp_path):

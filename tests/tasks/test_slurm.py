@@ -127,6 +127,98 @@ def test_stopped_but_not_queued_again(stopping, flags, state, reason):
     assert "runs again" not in job.stdout
 
 
+def test_a_store_behind_a_symbolic_link_is_counted(stopping):
+    (stopping.folder / "link").symlink_to("out")
+    job = stopping.sbatch(
+        SCRIPT, "data", "checkpoint", "link", FAKE_TASKS="1", FAKE_OUT="out", FAKE_STORED="0"
+    )
+    assert job.returncode == 0, job.stdout
+    assert "1 utterances stored (0 before)" in job.stdout
+    assert job.stdout.count("job runs again") == 1
+
+
+# Fails the first FAKE_FAILURES times that it is asked to do FAKE_FAILING.
+SCONTROL = """
+import os, sys
+from pathlib import Path
+calls = Path("calls")
+calls.write_text((calls.read_text() if calls.exists() else "") + sys.argv[1] + " ")
+asked = calls.read_text().split().count(sys.argv[1])
+if sys.argv[1] in os.environ["FAKE_FAILING"].split() and asked <= int(os.environ["FAKE_FAILURES"]):
+    sys.exit("Unable to contact slurm controller (connect failure)")
+if sys.argv[1] == "requeue":
+    Path("requeued").touch()
+else:
+    print("JobState=RUNNING")
+"""
+
+
+@pytest.mark.parametrize(
+    ("failing", "failures", "calls"),
+    [
+        ("show requeue", "2", "show show show requeue requeue requeue"),
+        ("show", "9", "show show show requeue"),
+    ],
+)
+def test_a_controller_that_is_busy_is_asked_again(stopping, failing, failures, calls):
+    stopping.command("scontrol", SCONTROL)
+    job = stopping.sbatch(
+        SCRIPT, "data", "checkpoint", "out", FAKE_TASKS="1", FAKE_OUT="out", FAKE_STORED="0",
+        FAKE_FAILING=failing, FAKE_FAILURES=failures, SCONTROL_PAUSE="0",
+    )  # fmt: skip
+    assert job.returncode == 0, job.stdout
+    assert job.stdout.count("job runs again") == 1
+    assert (stopping.folder / "calls").read_text().split() == calls.split()
+
+
+def test_a_job_that_cannot_be_requeued_says_so(stopping):
+    stopping.command("scontrol", SCONTROL)
+    job = stopping.sbatch(
+        SCRIPT, "data", "checkpoint", "out", FAKE_TASKS="1", FAKE_OUT="out", FAKE_STORED="0",
+        FAKE_FAILING="requeue", FAKE_FAILURES="9", SCONTROL_PAUSE="0",
+    )  # fmt: skip
+    assert job.returncode == 75, job.stdout
+    last = job.stdout.splitlines()[-1]
+    assert last.endswith("not queued again, as scontrol requeue failed: the same command goes on")
+    assert (stopping.folder / "calls").read_text().split().count("requeue") == 3
+
+
+def test_tasks_that_a_signal_ends_while_they_load_are_stopped_ones(stopping):
+    # Another task has stored something; this one listens to no signal yet.
+    loading = STOPPING.replace("signal.signal(signal.SIGUSR1, stop)\n", "").replace(
+        'print("ready"', '(out / "0.npz").touch(); print("ready"'
+    )
+    stopping.command("fairseq-generate", loading)
+    srun = (stopping.folder / "bin" / "srun").read_text()
+    # SLURM sends TERM to the tasks, too.
+    srun = srun.replace("os.killpg(task.pid, number)", "os.killpg(task.pid, signal.SIGTERM)")
+    (stopping.folder / "bin" / "srun").write_text(srun)
+    job = stopping.sbatch(
+        SCRIPT, "data", "checkpoint", "out",
+        FAKE_TASKS="1", FAKE_OUT="out", FAKE_STORED="0", FAKE_SIGNAL="SIGTERM",
+    )  # fmt: skip
+    assert job.returncode == 0, job.stdout
+    assert "tasks ended with code 143" in job.stdout
+    assert job.stdout.count("job runs again") == 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--attribution-dir", "other"),
+        ("--attribution-dir=other",),
+        ("--num-shards", "2"),
+        ("--shard-id=1",),
+    ],
+)
+def test_flags_that_the_script_sets_itself_are_refused(stopping, flags):
+    job = stopping.sbatch(SCRIPT, "data", "checkpoint", "out", "--cpu", *flags, FAKE_TASKS="1")
+    assert job.returncode == 2, job.stdout
+    (line,) = job.stdout.splitlines()
+    assert line.startswith(f"generate_explain: {flags[0].partition('=')[0]}: ")
+    assert not (stopping.folder / "started").exists()
+
+
 def test_the_script_names_what_it_lacks(slurm):
     job = slurm.sbatch(SCRIPT, "data", FAKE_TASKS="1")
     assert job.returncode == 2
