@@ -23,7 +23,8 @@ expect_manifests "$DATA" "$SPLIT"
 "${LAUNCHER[@]}" fairseq-generate "$DATA" --user-dir "$USER_DIR" --config-yaml config.yaml \
     --gen-subset "$SPLIT" --path "$CHECKPOINT" --task speech_to_text_ctc \
     --criterion ctc_multi_loss --underlying-criterion label_smoothed_cross_entropy \
-    --beam 5 --prefix-size 1 --no-repeat-ngram-size 5 --unkpen 10000 --max-tokens 40000 \
+    --beam 5 --prefix-size 1 --no-repeat-ngram-size 5 --unkpen 10000 --scoring sacrebleu \
+    --max-tokens 40000 \
     --max-source-positions 12000 --max-target-positions 4000 \
     --model-overrides "{'max_source_positions':12000,'max_target_positions':4000,'batch_unsafe_relative_shift':False}" \
     --attribution-dir "$OUT" --save-cross-attention --explain input encoder --num-masks 20000 "$@"

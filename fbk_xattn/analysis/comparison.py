@@ -214,6 +214,27 @@ def check_same_decoding(stores: Sequence[CurveStore]) -> None:
         _check_same(stores[0], store, decoding, "to compare curves")
 
 
+def different_parameters(
+    one: AttributionStore, other: AttributionStore, targets: Collection[str]
+) -> dict[str, tuple[Any, Any]]:
+    """Return the parameters in which two stores differ, with the value in each.
+
+    What concerns other targets alone, and which parts were stored, does not count.
+
+    Args:
+        one: A store.
+        other: Another.
+        targets: That both have.
+    """
+    names = {*one.meta["parameters"], *other.meta["parameters"], *DEFAULTS} - {*WHAT_IS_STORED}
+    for store in (one, other):
+        ours = {name for target in targets for name in method_parameters(store, target)}
+        for target in PROBABILITY:
+            names -= method_parameters(store, target) - ours
+    values = {name: (parameter(one, name), parameter(other, name)) for name in sorted(names)}
+    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+
+
 def same_but_probability(one: AttributionStore, other: AttributionStore) -> bool:
     """Tell whether two stores differ in nothing but occlusion probabilities."""
     names = {*one.meta["parameters"], *other.meta["parameters"], *DEFAULTS}

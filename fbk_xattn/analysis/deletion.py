@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbk_xattn.analysis.metric import Metric, area
+from fbk_xattn.analysis.ranking import RANKING_MAPS
 from fbk_xattn.analysis.references import check_references
 from fbk_xattn.analysis.text_scores import TEXT_SCORES, usual_score
 from fbk_xattn.errors import InputError
@@ -50,7 +51,7 @@ class ScoredCurve:
             together.
         ids: The utterances.
         percentages: ``(P,)``, share of the units removed (deletion) or kept (insertion), 0 to 100.
-        scores: ``(P,)``, in percent.
+        scores: ``(P,)``: WER in percent, or BLEU.
     """
 
     mode: str
@@ -60,6 +61,11 @@ class ScoredCurve:
     ids: tuple[str, ...]
     percentages: NDArray[np.int64]
     scores: NDArray[np.float64]
+
+    @property
+    def unit(self) -> str:
+        """What the map ranked: ``cells``, ``frames`` or ``encoder steps``."""
+        return RANKING_MAPS[self.map_name].unit
 
     @property
     def metric(self) -> Metric:

@@ -67,9 +67,9 @@ def saliency_map(
     if target == "encoder":
         encoder = attribution.encoder_saliency
         if encoder is None:
-            raise _lacks(attribution, target)
+            raise lacks(attribution, target)
         _check_shape(attribution, target, encoder.shape, (n_tokens, n_steps))
-        _check_numbers(attribution, "encoder_saliency", encoder)
+        check_numbers(attribution, "encoder_saliency", encoder)
         return encoder[attribution.content].astype(np.float64)
     return to_encoder_steps(attribution, input_cells(attribution), aggregation)
 
@@ -82,19 +82,19 @@ def input_cells(attribution: Attribution) -> NDArray[np.float32]:
             infinity.
     """
     if attribution.input_saliency is None:
-        raise _lacks(attribution, "input")
+        raise lacks(attribution, "input")
     expected = (len(attribution.tokens), *attribution.fbank.shape)
     for number, level in enumerate(attribution.input_saliency.levels):
         shape = (level.numerator.shape[0], *level.labels.shape)
         _check_shape(attribution, "input", shape, expected)
-        _check_numbers(attribution, f"input_numerator_{number}", level.numerator)
+        check_numbers(attribution, f"input_numerator_{number}", level.numerator)
     return attribution.input_saliency.dense(attribution.content)
 
 
 def to_encoder_steps(
     attribution: Attribution, cells: NDArray[np.float32], aggregation: str
 ) -> NDArray[np.float64]:
-    """Aggregate the maps of :func:`input_cells` to the encoder steps of the utterance, ``(N, T')``.
+    """Aggregate maps of an utterance ``(N, T, F)`` to its encoder steps, ``(N, T')``.
 
     Raises:
         InputError: No such aggregation, or the frames do not fit the encoder steps.
@@ -121,10 +121,10 @@ def cross_attention_heads(attribution: Attribution) -> NDArray[np.float64]:
     """
     weights = attribution.cross_attention
     if weights is None:
-        raise _lacks(attribution, CROSS_ATTENTION)
+        raise lacks(attribution, CROSS_ATTENTION)
     expected = (len(attribution.tokens), n_encoder_steps(attribution))
     _check_shape(attribution, CROSS_ATTENTION, weights.shape[2:], expected)
-    _check_numbers(attribution, "cross_attention", weights)
+    check_numbers(attribution, "cross_attention", weights)
     return weights[:, :, attribution.content].astype(np.float64)
 
 
@@ -182,7 +182,8 @@ def flags_for(parts: Iterable[str]) -> str:
     return " ".join(flags + ["--save-cross-attention"] * (CROSS_ATTENTION in chosen))
 
 
-def _lacks(attribution: Attribution, part: str) -> InputError:
+def lacks(attribution: Attribution, part: str) -> InputError:
+    """Say that an utterance was saved without a part (a key of :data:`NAMES`)."""
     return InputError(
         f"utterance {attribution.id!r}: saved without {NAMES[part]}, expected a run of "
         f"fairseq-generate with {flags_for([part])}"
@@ -199,8 +200,12 @@ def _check_shape(
         )
 
 
-def _check_numbers(attribution: Attribution, array: str, values: NDArray[np.floating[Any]]) -> None:
-    """Check that an array, named as in the utterance's file, holds numbers alone."""
+def check_numbers(attribution: Attribution, array: str, values: NDArray[np.floating[Any]]) -> None:
+    """Check that an array, named as in the utterance's file, holds numbers alone.
+
+    Raises:
+        InputError: It has NaN or infinity.
+    """
     n_bad = int(values.size - np.count_nonzero(np.isfinite(values)))
     if n_bad:
         raise InputError(

@@ -18,8 +18,13 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from fbk_xattn.analysis.aggregation import aggregate
-from fbk_xattn.analysis.maps import CROSS_ATTENTION, NAMES, flags_for, n_encoder_steps
+from fbk_xattn.analysis.maps import (
+    CROSS_ATTENTION,
+    check_numbers,
+    lacks,
+    n_encoder_steps,
+    to_encoder_steps,
+)
 from fbk_xattn.analysis.normalizers import normalize
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import Attribution
@@ -152,11 +157,11 @@ def all_cells(attribution: Attribution) -> NDArray[np.float32]:
         InputError: The utterance was saved without it, or it has NaN or infinite values.
     """
     if attribution.input_saliency is None:
-        raise _lacks(attribution, "input")
+        raise lacks(attribution, "input")
     for number, level in enumerate(attribution.input_saliency.levels):
-        _check_finite(attribution, f"input_numerator_{number}", level.numerator)
+        check_numbers(attribution, f"input_numerator_{number}", level.numerator)
     if attribution.token_saliency is not None:
-        _check_finite(attribution, "token_saliency", attribution.token_saliency)
+        check_numbers(attribution, "token_saliency", attribution.token_saliency)
     return attribution.input_saliency.dense()
 
 
@@ -165,18 +170,15 @@ def _cells(attribution: Attribution, _: Ranking) -> NDArray[np.float64]:
 
 
 def _input_frames(attribution: Attribution, ranking: Ranking) -> NDArray[np.float64]:
-    dense = all_cells(attribution)
-    steps = aggregate(
-        dense, n_encoder_steps(attribution), attribution.frames_per_step, ranking.aggregation
-    )
+    steps = to_encoder_steps(attribution, all_cells(attribution), ranking.aggregation)
     return _to_frames(sentence_mean(steps, attribution.token_saliency), attribution)
 
 
 def _cross_attention_frames(attribution: Attribution, ranking: Ranking) -> NDArray[np.float64]:
     weights = attribution.cross_attention
     if weights is None:
-        raise _lacks(attribution, CROSS_ATTENTION)
-    _check_finite(attribution, "cross_attention", weights)
+        raise lacks(attribution, CROSS_ATTENTION)
+    check_numbers(attribution, "cross_attention", weights)
     layers = _chosen(attribution, "layer", ranking.layers, weights.shape[0])
     heads = _chosen(attribution, "head", ranking.heads, weights.shape[1])
     mean = weights[np.ix_(layers, heads)].mean(axis=(0, 1), dtype=np.float64)
@@ -186,8 +188,8 @@ def _cross_attention_frames(attribution: Attribution, ranking: Ranking) -> NDArr
 def _encoder_steps(attribution: Attribution, _: Ranking) -> NDArray[np.float64]:
     saliency = attribution.encoder_saliency
     if saliency is None:
-        raise _lacks(attribution, "encoder")
-    _check_finite(attribution, "encoder_saliency", saliency)
+        raise lacks(attribution, "encoder")
+    check_numbers(attribution, "encoder_saliency", saliency)
     return sentence_mean(saliency)
 
 
@@ -238,19 +240,3 @@ def _chosen(
                 f"expected 1 to {available}"
             )
     return range(available) if chosen is None else chosen
-
-
-def _check_finite(attribution: Attribution, array: str, values: FloatArray) -> None:
-    """Check the values of an array, named as in the utterance's file."""
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"utterance {attribution.id!r}: {array} has NaN or infinite values, expected numbers; "
-            "delete its file and generate it again"
-        )
-
-
-def _lacks(attribution: Attribution, part: str) -> InputError:
-    return InputError(
-        f"utterance {attribution.id!r}: saved without {NAMES[part]}, expected a run of "
-        f"fairseq-generate with {flags_for([part])}"
-    )

@@ -234,6 +234,8 @@ class _TokenCollector(Collector):
 
 
 def _length_name(low: int, high: int | None) -> str:
+    if high == 0:
+        return "word mark alone"
     if low == high:
         return "1 character" if low == 1 else f"{low} characters"
     return f"{low} or more characters" if high is None else f"{low} to {high} characters"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fbk_xattn.analysis import AGGREGATIONS, TARGETS
 from fbk_xattn.analysis.agreement import Agreement, agreement
-from fbk_xattn.analysis.comparison import explains
+from fbk_xattn.analysis.comparison import different_parameters, explains
 from fbk_xattn.cli.reading import check_aggregation, open_stores, progress
 from fbk_xattn.cli.results import add_result_args, check_output, note, show
 from fbk_xattn.errors import InputError
@@ -54,14 +54,16 @@ def run(args: argparse.Namespace) -> int:
     targets = [args.target] if args.target else _shared_targets([reference, *dict(others).values()])
     check_aggregation(args.aggregation, targets)
     found: list[tuple[str, Agreement]] = []
+    differences = {}
     for name, store in others:
         pair = f"{first}, {name}"
+        differences[pair] = different_parameters(reference, store, targets)
         for target in targets:
             each = agreement(reference, store, target, args.aggregation, progress())
             found.append((pair, each))
             if each.n_undefined:
                 note(f"{pair}: {target}: {each.n_undefined} tokens whose map is one number")
-    show(agreement_grid(found), args)
+    show(agreement_grid(found, differences), args)
     return 0
 
 

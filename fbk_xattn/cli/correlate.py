@@ -31,10 +31,12 @@ from fbk_xattn.analysis.comparison import (
 from fbk_xattn.analysis.words import JOININGS
 from fbk_xattn.cli.reading import (
     check_aggregation,
+    check_words,
     column_names,
     correlated,
     correlated_tokens,
     open_stores,
+    what_varies,
 )
 from fbk_xattn.cli.results import add_result_args, check_output
 from fbk_xattn.errors import InputError
@@ -45,6 +47,7 @@ from fbk_xattn.report.token_tables import token_grid
 from fbk_xattn.store import AttributionStore
 
 DEFAULT_AGGREGATION = "2d-max"
+LEAST_RESAMPLES = 100  # the ends of a 95-percent interval of fewer are a few draws
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def by_layers(job: Job) -> Result:
         check_same_method(job.explaining(target), target, job.vary)
     named = job.tables(job.settings())
     grids, called = [], column_names(job.stores)
+    what = what_varies(job.stores, [(name, task) for name, t in named for task in t.by_task()])
     for target in job.targets:
         columns = {
             called(_with_varied(job, name), task): part
@@ -134,7 +138,7 @@ def by_layers(job: Job) -> Result:
             for task, part in table.by_task().items()
         }
         if columns:
-            grids.append(layer_grid(columns, "model", f"layers-{target}", job.bootstrap))
+            grids.append(layer_grid(columns, what, f"layers-{target}", job.bootstrap))
     return grids, [*named]
 
 
@@ -260,7 +264,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=int,
         metavar="N",
         default=1000,
-        help="bootstrap resamples of the utterances (default: %(default)s)",
+        help="bootstrap resamples of the utterances, at least "
+        f"{LEAST_RESAMPLES} (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of the bootstrap (default: %(default)s)"
@@ -309,8 +314,11 @@ def _job(args: argparse.Namespace) -> Job:
         raise InputError(
             f"{args.stores[0]} alone with --by probability: expected two or more stores"
         )
+    if args.resamples < LEAST_RESAMPLES:
+        raise InputError(f"--resamples {args.resamples}: expected at least {LEAST_RESAMPLES}")
     bootstrap = Bootstrap(args.resamples, seed=args.seed)
     stores = open_stores(args.stores)
+    check_words(stores.values(), args.words)
     for name in args.vary:
         if not any(has_parameter(store, flag(name)) for store in stores.values()):
             raise InputError(

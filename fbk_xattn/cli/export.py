@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from fbk_xattn.analysis.references import listed
+from fbk_xattn.cli.reading import progress
+from fbk_xattn.cli.results import note
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import AttributionStore
-
-NAMED_AT_MOST = 5
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,11 +52,10 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{store.path}: no utterance in this store, expected at least one")
         if args.manifest is None:
             rows = {utterance_id: number for number, utterance_id in enumerate(ids)}
-            _note("groups are numbered in the order of the ids; with --manifest TSV by its rows")
+            note("groups are numbered in the order of the ids; with --manifest TSV by its rows")
         else:
             rows = _rows_of_manifest(args.manifest, store, ids)
-        progress = _show_progress if sys.stderr.isatty() else None
-        export_h5(store, rows, args.output, progress)
+        export_h5(store, rows, args.output, progress())
     print(f"{args.output}: {len(rows)} utterances")
     return 0
 
@@ -74,15 +73,5 @@ def _rows_of_manifest(manifest: Path, store: AttributionStore, ids: list[str]) -
             )
     there = set(ids)
     if missing := [utterance_id for utterance_id in known if utterance_id not in there]:
-        more = len(missing) - NAMED_AT_MOST
-        names = ", ".join(missing[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
-        _note(f"{len(missing)} of {len(known)} rows are not in the store: {names}")
+        note(f"{len(missing)} of {len(known)} rows are not in the store: {listed(missing)}")
     return {utterance_id: row for utterance_id, row in known.items() if utterance_id in there}
-
-
-def _note(text: str) -> None:
-    print(f"fbk-xattn: note: {text}", file=sys.stderr)
-
-
-def _show_progress(done: int, total: int) -> None:
-    print(f"\r{done}/{total} utterances", end="\n" if done == total else "", file=sys.stderr)

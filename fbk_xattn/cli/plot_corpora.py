@@ -7,7 +7,13 @@ import argparse
 from fbk_xattn.analysis import TARGETS, Setting
 from fbk_xattn.cli.evaluate import scored_curves
 from fbk_xattn.cli.plot_files import figure_files, write_figure
-from fbk_xattn.cli.reading import check_aggregation, correlated, correlated_tokens, open_stores
+from fbk_xattn.cli.reading import (
+    check_aggregation,
+    check_words,
+    correlated,
+    correlated_tokens,
+    open_stores,
+)
 from fbk_xattn.report.figures import draw_curves, draw_distribution, draw_heads
 
 
@@ -51,6 +57,7 @@ def plot_tokens(args: argparse.Namespace) -> int:
     """
     (file,) = figure_files(args, [args.figure])
     stores = open_stores(args.stores)
+    check_words(stores.values(), args.words)
     named = []
     for name, store in stores.items():
         label = name if len(stores) > 1 else ""

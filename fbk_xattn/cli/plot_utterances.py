@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from fbk_xattn.analysis.maps import CROSS_ATTENTION, flags_for, stored_cross_attention
 from fbk_xattn.cli.plot_files import figure_files, write_figure
-from fbk_xattn.cli.reading import open_stores
+from fbk_xattn.cli.reading import check_words, open_stores
 from fbk_xattn.errors import InputError
 from fbk_xattn.report.figures import draw_maps, draw_spectrogram
 from fbk_xattn.store import Attribution, AttributionStore
@@ -118,6 +118,7 @@ def _one_by_one(
 def _chosen(args: argparse.Namespace) -> list[Chosen]:
     """Return the utterances to draw: each id asked for in every store that has it."""
     stores = open_stores(args.stores)
+    check_words(stores.values(), args.words)
     ids = {name: store.ids() for name, store in stores.items()}
     for name, there in ids.items():
         if not there:

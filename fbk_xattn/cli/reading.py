@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from fbk_xattn.analysis import (
     correlate_tokens,
 )
 from fbk_xattn.analysis.collecting import Progress
-from fbk_xattn.analysis.comparison import store_names
+from fbk_xattn.analysis.comparison import parameter, store_names
 from fbk_xattn.analysis.maps import NAMES, flags_for
+from fbk_xattn.analysis.words import WORD_START
 from fbk_xattn.cli.results import note, show_progress
 from fbk_xattn.errors import InputError
 from fbk_xattn.store import AttributionStore
@@ -62,6 +63,51 @@ def check_aggregation(aggregation: str | None, targets: Sequence[str]) -> None:
 def column_names(stores: Mapping[str, AttributionStore]) -> Callable[[str, str], str]:
     """Return how a task of a store is called beside others: by the task alone in a single store."""
     return lambda name, task: f"{name}: {task}" if len(stores) > 1 else task
+
+
+def what_varies(stores: Mapping[str, AttributionStore], columns: Iterable[tuple[str, str]]) -> str:
+    """Return what tells columns side by side apart: ``task``, ``model``, ``store``, or ``column``.
+
+    Args:
+        stores: By name.
+        columns: The store and task of each.
+    """
+    names, tasks = (dict.fromkeys(part) for part in zip(*columns, strict=True))
+    if len(names) == 1:
+        return "task"
+    if len(tasks) > 1:
+        return "column"
+    models = {parameter(stores[name], "checkpoint SHA-256") for name in names} - {None}
+    return "model" if len(models) == len(names) else "store"
+
+
+def check_words(stores: Iterable[AttributionStore], words: str | None) -> None:
+    """Check that tokens can be joined to words, which would else be one word an utterance.
+
+    Raises:
+        InputError: No token of a store has SentencePiece's mark.
+    """
+    for store in stores if words is not None else ():
+        if _has_tokens_without_marks(store):
+            raise InputError(
+                f"{store.path}: no token begins with {WORD_START!r}, so where words start is not "
+                "known; expected a SentencePiece vocabulary with --words"
+            )
+
+
+def _has_tokens_without_marks(store: AttributionStore) -> bool:
+    """Tell whether a store has tokens and none with a mark; reads up to the first mark."""
+    n_tokens = 0
+    for utterance_id in store.ids():
+        try:
+            attribution = store.read(utterance_id)
+        except InputError:  # what is damaged is said by what needs it
+            return False
+        tokens = attribution.tokens[attribution.content]
+        if any(token.startswith(WORD_START) for token in tokens):
+            return False
+        n_tokens += len(tokens)
+    return n_tokens > 0
 
 
 def correlated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from fbk_xattn.analysis import AGGREGATIONS
 from fbk_xattn.analysis.references import listed
 from fbk_xattn.analysis.words import JOININGS
 from fbk_xattn.cli.evaluate import note_differences
-from fbk_xattn.cli.reading import check_named_once, progress
+from fbk_xattn.cli.reading import check_named_once, check_words, progress
 from fbk_xattn.cli.results import note
 from fbk_xattn.errors import InputError
 from fbk_xattn.files import write_text
@@ -51,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=int,
         metavar="N",
         default=DEFAULT_UTTERANCES,
-        help="at most so many utterances, the first by id (default: %(default)s)",
+        help="at most so many utterances, as many of each task (default: %(default)s)",
     )
     parser.add_argument(
         "--words",
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     store = AttributionStore.open(args.store)
+    check_words([store], args.words)
     deletions = [CurveStore.open(folder) for folder in args.deletion]
     page = build_page(
         store,
@@ -149,7 +151,7 @@ def _chosen(store: AttributionStore, asked: Sequence[str] | None, at_most: int) 
     """Return the ids of the page, each once, all of them in the store."""
     there = store.ids()
     if asked is None:
-        return there[:at_most]
+        return there if len(there) <= at_most else _spread(store, there, at_most)
     known = set(there)
     for utterance_id in asked:
         if utterance_id not in known:
@@ -158,6 +160,16 @@ def _chosen(store: AttributionStore, asked: Sequence[str] | None, at_most: int) 
                 f"expected for example {', '.join(there[:3])}"
             )
     return list(dict.fromkeys(asked))
+
+
+def _spread(store: AttributionStore, ids: Sequence[str], at_most: int) -> list[str]:
+    """Return the first utterances of each task, as many of each as far as these last, in order."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for utterance_id in ids:
+        texts = store.texts(utterance_id)
+        tasks.setdefault((texts["src_lang"], texts["tgt_lang"]), []).append(utterance_id)
+    in_turns = [each for turn in zip_longest(*tasks.values()) for each in turn if each is not None]
+    return sorted(in_turns[:at_most])
 
 
 def _audio(manifests: Sequence[Path], form: str | None) -> AudioSource | None:

@@ -19,7 +19,7 @@ from fbk_xattn.analysis.comparison import (
     same_but_probability,
 )
 from fbk_xattn.analysis.quality import CometScorer, Quality, comet_scorer, quality
-from fbk_xattn.cli.reading import column_names, correlated, open_stores
+from fbk_xattn.cli.reading import column_names, correlated, open_stores, what_varies
 from fbk_xattn.cli.results import add_manifest_arg, note, references_of
 from fbk_xattn.errors import InputError
 from fbk_xattn.files import write_text
@@ -99,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
     }
     parts: dict[int, list[Grid]] = {
         1: _by_heads(tables, chosen, called, bootstrap),
-        2: _by_layers(tables, chosen, "input", called, bootstrap),
-        3: _by_layers(tables, chosen, "encoder", called, bootstrap),
+        2: _by_layers(stores, tables, chosen, "input", called, bootstrap),
+        3: _by_layers(stores, tables, chosen, "encoder", called, bootstrap),
         4: _by_aggregation(tables, chosen, called, bootstrap),
         5: [quality_grid(scores, args.comet)] if scores else [],
         6: _by_probability(tables, sweeps, bootstrap),
@@ -171,15 +171,23 @@ def _by_heads(tables: Tables, chosen: Chosen, called: Called, bootstrap: Bootstr
 
 
 def _by_layers(
-    tables: Tables, chosen: Chosen, target: str, called: Called, bootstrap: Bootstrap
+    stores: Stores,
+    tables: Tables,
+    chosen: Chosen,
+    target: str,
+    called: Called,
+    bootstrap: Bootstrap,
 ) -> list[Grid]:
     columns = {
-        called(name, task): part
+        (name, task): part
         for name in chosen[target]
         if name is not None and Setting(target) in tables[name]
         for task, part in tables[name][Setting(target)].by_task().items()
     }
-    return [layer_grid(columns, "model", f"layers-{target}", bootstrap)] if columns else []
+    if not columns:
+        return []
+    named = {called(*column): part for column, part in columns.items()}
+    return [layer_grid(named, what_varies(stores, columns), f"layers-{target}", bootstrap)]
 
 
 def _by_aggregation(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from fbk_xattn.report.grid import Grid, Quote
 from fbk_xattn.report.tables import UNDEFINED, left_out
 
 Named = Sequence[tuple[str, Agreement]]
+Differences = Mapping[str, tuple[Any, Any]]
 DECIMALS = 5  # what precision costs is in the last of them
 
 
-def agreement_grid(agreements: Named) -> Grid:
+def agreement_grid(agreements: Named, differences: Mapping[str, Differences] | None = None) -> Grid:
     """Lay out median, low quantile and least correlation of the tokens of each pair of stores.
 
     In CSV: one row a token, with its utterance and correlation in full precision (``nan`` where
@@ -23,13 +25,16 @@ def agreement_grid(agreements: Named) -> Grid:
 
     Args:
         agreements: With the name of the pair.
+        differences: Of pairs by name, the parameters in which the stores differ and their values.
     """
+    said = {name: describe_differences(each) for name, each in (differences or {}).items()}
 
     def caption(quote: Quote) -> str:
         different = [name for _, each in agreements for name in each.other_hypotheses]
         return " ".join(
             [
                 "Pearson correlation of the maps of each content token in two stores.",
+                *(f"{quote(name)} differ in {how}." for name, how in said.items()),
                 *left_out(dict.fromkeys(different, "another hypothesis"), quote),
             ]
         )
@@ -52,6 +57,7 @@ def agreement_grid(agreements: Named) -> Grid:
         records=tuple(
             {
                 "stores": name,
+                **({"differ_in": said[name]} if name in said else {}),
                 "target": each.target,
                 "aggregation": each.aggregation or "",
                 "utterance": each.ids[utterance],
@@ -72,6 +78,14 @@ def describe_maps(agreement: Agreement) -> str:
         return f"{NAMES['input']}, cells"
     how = f", {agreement.aggregation}" if agreement.aggregation else ""
     return NAMES[agreement.target] + how
+
+
+def describe_differences(differences: Differences) -> str:
+    """Name the parameters in which two stores differ, with their values."""
+    return (
+        ", ".join(f"{name} ({one}, {other})" for name, (one, other) in differences.items())
+        or "no parameter"
+    )
 
 
 def number(value: float, decimals: int = DECIMALS) -> str:

@@ -9,6 +9,7 @@ from fbk_xattn.analysis.deletion import ScoredCurve
 from fbk_xattn.analysis.quality import BLEU, COMET, WER, Quality
 from fbk_xattn.analysis.references import listed
 from fbk_xattn.analysis.size import SIZE, SizeCurve
+from fbk_xattn.analysis.table import task_name
 from fbk_xattn.report.grid import Grid, Quote
 from fbk_xattn.report.tables import UNDEFINED
 
@@ -27,6 +28,7 @@ def curve_records(curves: Iterable[tuple[str, ScoredCurve]]) -> list[Record]:
             "folder": name,
             "mode": curve.mode,
             "map": curve.map_name,
+            "units": curve.unit,
             "languages": _languages(curve.languages),
             "score": curve.score,
             "n_utterances": len(curve.ids),
@@ -49,20 +51,22 @@ def curve_grid(curves: Sequence[tuple[str, ScoredCurve]]) -> Grid:
 
     def caption(_: Quote) -> str:
         return (
-            "Area under the curve of the score over the share of the input that is removed "
-            "(deletion) or kept (insertion), from 0 to 100, most salient first."
+            "Area under the curve of the score over the share of the units that are removed "
+            "(deletion) or kept (insertion), from 0 to 100, most salient first. Only maps of the "
+            "same units compare."
         )
 
     return Grid(
         caption=caption,
         label="deletion",
-        header=("folder", "mode", "map", "languages", "utterances", "score", "AUC", "better"),
+        header=("folder", "mode", "map", "units", "task", "utterances", "score", "AUC", "better"),
         rows=tuple(
             (
                 name,
                 curve.mode,
                 curve.map_name,
-                _languages(curve.languages),
+                curve.unit,
+                "all tasks" if curve.languages is None else task_name(*curve.languages),
                 str(len(curve.ids)),
                 curve.score,
                 f"{curve.auc:.2f}",
@@ -177,15 +181,15 @@ def quality_grid(qualities: Sequence[tuple[str, Quality]], comet_model: str | No
         label="quality",
         header=(
             "store",
-            "languages",
+            "task",
             "utterances",
             *(f"{name} {arrow}" for name, arrow in zip(names, arrows, strict=False)),
         ),
-        short_header=("store", "languages", "utterances", *names),
+        short_header=("store", "task", "utterances", *names),
         rows=tuple(
             (
                 name,
-                _languages((q.src_lang, q.tgt_lang)),
+                task_name(q.src_lang, q.tgt_lang),
                 str(len(q.ids)),
                 *[_cell(q.wer, 2), _cell(q.bleu, 2), _cell(q.comet, 4)][: len(names)],
             )

@@ -76,7 +76,8 @@ def head_grid(table: CorrelationTable, store: str = "", bootstrap: Bootstrap | N
             [
                 *([f"{quote(store)}:"] if store else []),
                 describe(table),
-                "Last column and row: cross-attention averaged over heads and layers.",
+                "Last column and row: cross-attention averaged over heads and layers. The best "
+                "value is marked, averages included.",
                 *spread,
                 *missing(table, quote),
             ]

@@ -176,7 +176,7 @@ def test_a_missing_part_names_the_flag_that_saves_it(rng, name, without, flag):
 def test_nan_names_utterance_and_array(rng, name, array):
     values = getattr(make_attribution(rng), array).copy()
     values[..., 2] = np.nan
-    with pytest.raises(InputError, match=f"utterance 'a/1': {array} has NaN"):
+    with pytest.raises(InputError, match=rf"utterance 'a/1': {array} has \d+ of \d+ values"):
         Ranking(name).sentence_map(make_attribution(rng, **{array: values}))
 
 
@@ -185,5 +185,12 @@ def test_nan_of_a_segmentation_names_it(rng, name):
     dense = rng.random((7, 22, 5))
     dense[3, 1, 1] = np.inf
     attribution = make_attribution(rng, input_saliency=as_segments(dense))
-    with pytest.raises(InputError, match="utterance 'a/1': input_numerator_0 has NaN"):
+    with pytest.raises(InputError, match="utterance 'a/1': input_numerator_0 has 1 of 770 values"):
         Ranking(name).sentence_map(attribution)
+
+
+def test_frames_that_do_not_fit_the_encoder_steps_are_an_error_of_the_utterance(rng):
+    steps = np.full((2, 3, 7, 9), 1 / 9, dtype=np.float32)  # of 22 frames, 4 a step
+    attribution = make_attribution(rng, cross_attention=steps)
+    with pytest.raises(InputError, match="utterance 'a/1': "):
+        Ranking("input-frames").sentence_map(attribution)

@@ -80,5 +80,5 @@ def test_nan_names_utterance_and_array(rng, tmp_path):
     tokens = np.zeros((7, 7), dtype=np.float32)
     tokens[3, 1] = np.nan
     store = make_store(tmp_path, [make_attribution(rng, token_saliency=tokens)])
-    with pytest.raises(InputError, match="utterance 'a/1': token_saliency has NaN"):
+    with pytest.raises(InputError, match="utterance 'a/1': token_saliency has 1 of 49 values"):
         size(store)

@@ -66,7 +66,7 @@ def test_groups_of_a_kind_hold_every_token_once():
     assert groups == {
         "start of a word": [True, False, True, True],
         "inside a word": [False, True, False, False],
-        "0 characters": [False, False, True, False],
+        "word mark alone": [False, False, True, False],
         "1 character": [True, False, False, False],
         "3 characters": [False, True, False, False],
         "6 or more characters": [False, False, False, True],

@@ -104,3 +104,22 @@ def test_aggregation_without_the_input_is_an_error(stores, capsys):
     arguments = [*(str(store.path) for store in stores), "--target", "encoder"]
     assert main(["agreement", *arguments, "--aggregation", "2d-max"]) == 2
     assert "--aggregation 2d-max with --target encoder" in capsys.readouterr().err
+
+
+def test_parameters_in_which_the_stores_differ_are_named(rng, tmp_path, capsys):
+    maps = [make_attribution(rng)]
+    shared = {"--explain": ["encoder"], "--num-masks": 9}
+    made = {
+        "s1": {**shared, "--seed": 1, "--input-occlusion-probability": 0.1},
+        "s2": {**shared, "--seed": 2, "--scorer": "kl"},
+        "s3": {**shared, "--seed": 1},
+    }
+    stores = [
+        str(make_store(tmp_path / n, maps, **parameters).path) for n, parameters in made.items()
+    ]
+    file = tmp_path / "tokens.csv"
+    assert main(["agreement", *stores, "--output", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "'s1, s2' differ in --seed (1, 2). 's1, s3' differ in no parameter." in out
+    rows = list(csv.DictReader(file.open(encoding="utf-8")))
+    assert {row["differ_in"] for row in rows} == {"--seed (1, 2)", "no parameter"}

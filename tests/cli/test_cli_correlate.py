@@ -54,14 +54,14 @@ def test_output_as_json_has_means_and_intervals_and_null_for_undefined(rng, tmp_
     attributions[1].cross_attention[0, 0] = 0.2
     store = make_store(tmp_path / "store", attributions)
     file = tmp_path / "numbers.json"
-    flags = ["--target", "input", "--seed", "4", "--resamples", "30", "--output", str(file)]
+    flags = ["--target", "input", "--seed", "4", "--resamples", "100", "--output", str(file)]
     assert main(["correlate", str(store.path), *flags]) == 0
     numbers = json.loads(file.read_text())
-    assert numbers["bootstrap"] == {"resamples": 30, "level": 0.95, "seed": 4}
+    assert numbers["bootstrap"] == {"resamples": 100, "level": 0.95, "seed": 4}
     (saved,) = numbers["tables"]
     table = correlate(store, "input")
     assert saved["mean"] == table.mean.tolist()
-    assert [saved["low"], saved["high"]] == table.interval(Bootstrap(30, seed=4)).tolist()
+    assert [saved["low"], saved["high"]] == table.interval(Bootstrap(100, seed=4)).tolist()
     assert saved["per_utterance"][1][0][0] is None
     assert saved["n_undefined"][0] == [1, 0, 0, 0]
     assert saved["ids"] == ["u0", "u1", "u2"]
@@ -203,17 +203,27 @@ def test_by_layers_has_a_column_a_store_and_task(make, capsys):
     rows = records(capsys, first, second, "--by", "layers")
     assert len(rows) == 2 * 4 * 3
     for target in ("input", "encoder"):
-        columns = dict.fromkeys(row["model"] for row in rows if row["target"] == target)
+        columns = dict.fromkeys(row["column"] for row in rows if row["target"] == target)
         assert list(columns) == ["a: ASR en", "a: ST en-it", "b: ASR en", "b: ST en-it"]
     part = correlate(AttributionStore.open(second), "input").by_task()["ST en-it"]
-    of_part = [r for r in rows if r["target"] == "input" and r["model"] == "b: ST en-it"]
+    of_part = [r for r in rows if r["target"] == "input" and r["column"] == "b: ST en-it"]
     assert [float(row["correlation"]) for row in of_part] == part.mean[:, -1].tolist()
     assert [row["layer"] for row in of_part] == ["1", "2", "overall"]
 
 
 def test_by_layers_of_one_store_names_the_tasks_alone(make, capsys):
     rows = records(capsys, make("a"), "--by", "layers", "--target", "input")
-    assert list(dict.fromkeys(row["model"] for row in rows)) == ["ASR en", "ST en-it"]
+    assert list(dict.fromkeys(row["task"] for row in rows)) == ["ASR en", "ST en-it"]
+
+
+@pytest.mark.parametrize(("checkpoint", "word"), [("other", "model"), ("same", "store")])
+def test_by_layers_of_one_task_says_what_varies(rng, tmp_path, capsys, checkpoint, word):
+    stores = [
+        make_store(tmp_path / name, [make_attribution(rng)], **{"checkpoint SHA-256": model})
+        for name, model in (("a", "same"), ("b", checkpoint))
+    ]
+    assert main(["correlate", *(str(store.path) for store in stores), "--by", "layers"]) == 0
+    assert f"By {word}, of each layer" in capsys.readouterr().out
 
 
 def test_by_layers_refuses_other_explanations_unless_they_are_varied(make, capsys):
@@ -221,7 +231,7 @@ def test_by_layers_refuses_other_explanations_unless_they_are_varied(make, capsy
     assert main(["correlate", *stores, "--by", "layers"]) == 2
     assert "--num-masks is 20, but 10 in" in capsys.readouterr().err
     rows = records(capsys, *stores, "--by", "layers", "--vary", "num-masks")
-    assert {"a (num-masks 10): ASR en", "b (num-masks 20): ASR en"} <= {r["model"] for r in rows}
+    assert {"a (num-masks 10): ASR en", "b (num-masks 20): ASR en"} <= {r["column"] for r in rows}
 
 
 def test_by_layers_takes_a_store_that_explains_one_target_alone(make, capsys):
@@ -229,7 +239,7 @@ def test_by_layers_takes_a_store_that_explains_one_target_alone(make, capsys):
     meta = Path(part) / "meta.json"
     meta.write_text(meta.read_text().replace('"--encoder-occlusion-probability": 0.7,', ""))
     rows = records(capsys, make("a", explain=["input", "encoder"]), part, "--by", "layers")
-    columns = {(row["target"], row["model"][0]) for row in rows}
+    columns = {(row["target"], row["column"][0]) for row in rows}
     assert columns == {("input", "a"), ("input", "b"), ("encoder", "a")}
 
 
@@ -297,6 +307,24 @@ def test_words_are_for_tokens(store, capsys):
     assert "--words with --by heads: expected --by tokens" in capsys.readouterr().err
 
 
+def test_words_need_the_mark_of_their_start(rng, tmp_path, capsys):
+    tokens = ("<lang:de>", *"abcde", "</s>")
+    store = make_store(tmp_path / "store", [make_attribution(rng, tokens=tokens)])
+    assert main(["correlate", str(store.path), "--by", "tokens"]) == 0
+    capsys.readouterr()
+    file = str(tmp_path / "out.png")
+    for command in (
+        ["correlate", "--by", "tokens"],
+        ["report", "-o", str(tmp_path / "out.html")],
+        ["plot", "--figure", "tokens", "--output", file],
+        ["plot", "--figure", "saliency", "--all", "--output", file],
+    ):
+        assert main([command[0], str(store.path), *command[1:], "--words", "mean"]) == 2
+        captured = capsys.readouterr()
+        assert f"{store.path}: no token begins with '\N{LOWER ONE EIGHTH BLOCK}'" in captured.err
+        assert captured.err.count("\n") == 1
+
+
 def test_by_tokens_without_a_defined_correlation_is_an_error(rng, tmp_path, capsys):
     flat = {name: np.ones((7, 6), dtype=np.float32) for name in ("encoder_saliency",)}
     attribution = make_attribution(rng, without=["input_saliency"], **flat)
@@ -328,7 +356,7 @@ def test_by_layers_counts_what_is_left_out_of_each_task(make, capsys):
     store = AttributionStore.open(make("a"))
     store.write(dataclasses.replace(store.read("u2"), encoder_saliency=None))
     rows = records(capsys, str(store.path), "--by", "layers")
-    counts = {(row["target"], row["model"]): row["n_left_out"] for row in rows}
+    counts = {(row["target"], row["task"]): row["n_left_out"] for row in rows}
     tasks = [("input", "ASR en"), ("input", "ST en-it"), ("encoder", "ASR en")]
     assert counts == {**dict.fromkeys(tasks, "0"), ("encoder", "ST en-it"): "1"}
     assert main(["correlate", str(store.path), "--by", "layers"]) == 0
@@ -380,7 +408,7 @@ def test_coefficient_and_normalize_reach_the_numbers(make, capsys):
         ),
         (["--by", "layers", "--vary", "nonsense"], "--vary nonsense: no store has this parameter"),
         (["--vary", "num-masks"], "--vary with --by heads: expected --by layers"),
-        (["--resamples", "0"], "bootstrap resamples 0: expected at least 1"),
+        (["--resamples", "99"], "--resamples 99: expected at least 100"),
     ],
 )
 def test_flags_that_do_not_go_together(make, capsys, flags, said):

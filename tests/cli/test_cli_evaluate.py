@@ -40,7 +40,8 @@ def test_prints_the_area_from_0_to_100(folder, capsys):
     captured = capsys.readouterr()
     (row,) = [line.split() for line in captured.out.splitlines() if str(folder.path) in line]
     # 0, 25 and 50 percent of words are wrong.
-    assert row[1:] == ["deletion", "encoder", "en", "2", "wer_max", "25.00", "higher"]
+    said = "deletion encoder encoder steps ASR en 2 wer_max 25.00 higher"
+    assert row[1:] == said.split()
     assert captured.err == ""
 
 
@@ -76,6 +77,17 @@ def test_output_is_the_curve(folder, capsys, tmp_path, suffix):
     assert [float(row["percentage"]) for row in rows] == [0, 50, 100]
     assert [float(row["value"]) for row in rows] == curve.scores.tolist()
     assert {float(row["auc"]) for row in rows} == {curve.auc}
+    assert {row["units"] for row in rows} == {"encoder steps"}
+
+
+def test_units_are_those_that_the_map_ranks(folder, capsys, tmp_path):
+    cells = make_folder(tmp_path / "cells", {"u": [""] * 3}, **{"--deletion-map": "input"})
+    paths = [str(folder.path), str(cells.path)]
+    assert main(["evaluate", *paths, "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert "| encoder | encoder steps | ASR en |" in out
+    assert "| input | cells | ASR en |" in out
+    assert "Only maps of the same units compare." in out
 
 
 def test_folders_side_by_side_and_what_one_lacks(folder, capsys, tmp_path):

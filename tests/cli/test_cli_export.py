@@ -7,7 +7,6 @@ import pytest
 from synthetic import make_attribution
 
 import fbk_xattn
-from fbk_xattn.cli import export
 from fbk_xattn.cli.main import main
 from fbk_xattn.data.manifest import ManifestRow, write_manifest
 from fbk_xattn.store import AttributionStore
@@ -72,7 +71,7 @@ def test_without_a_manifest_ids_are_numbered_and_that_is_told(store, tmp_path, c
 
 
 def test_progress_on_a_terminal(store, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["export", str(store.path), "--output", str(tmp_path / "maps.h5")]) == 0
     assert capsys.readouterr().err.endswith("\r2/3 utterances\r3/3 utterances\n")
 

@@ -21,8 +21,8 @@ def store(rng, tmp_path):
 def test_prints_wer_of_asr_and_bleu_of_st_with_its_signature(store, capsys):
     assert main(["quality", str(store.path), "--format", "markdown"]) == 0
     captured = capsys.readouterr()
-    assert "| store | en | 1 | 25.00 | - |" in captured.out
-    assert re.search(r"\| en-de \| 1 \| - \| \d+\.\d\d \|", captured.out)
+    assert "| store | ASR en | 1 | 25.00 | - |" in captured.out
+    assert re.search(r"\| ST en-de \| 1 \| - \| \d+\.\d\d \|", captured.out)
     assert "`nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in captured.out
     assert "COMET" not in captured.out
     assert captured.err == ""
@@ -107,9 +107,9 @@ def test_references_without_a_word_are_named_and_alone_leave_no_wer(rng, tmp_pat
     flags = ["--format", "markdown", "--output", str(file)]
     assert main(["quality", str(alone.path), str(both.path), *flags]) == 0
     out = capsys.readouterr().out
-    assert "| alone | en | 1 | n/a | - |" in out
+    assert "| alone | ASR en | 1 | n/a | - |" in out
     # Two words were inserted and two deleted, of four.
-    assert "| both | en | 2 | 100.00 | - |" in out
+    assert "| both | ASR en | 2 | 100.00 | - |" in out
     assert "counts as inserted: `alone`, `laugh`." in out
     assert "counts as inserted: `both`, `laugh`." in out
     rows = json.loads(file.read_text())

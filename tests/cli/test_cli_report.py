@@ -53,6 +53,19 @@ def test_the_first_ones_alone(store, here, capsys):
     assert "This page has 2 of the 3 utterances" in text
 
 
+def test_tasks_share_the_page_evenly(rng, tmp_path, here):
+    pairs = {f"asr/{n}": ("en", "en") for n in range(6)} | {f"st/{n}": ("en", "it") for n in "abcd"}
+    pairs["x/lone"] = ("it", "en")
+    explained = [
+        make_attribution(rng, id=name, src_lang=src, tgt_lang=tgt)
+        for name, (src, tgt) in pairs.items()
+    ]
+    store = make_store(tmp_path / "store", explained)
+    assert main(["report", str(store.path), "--max-utterances", "6"]) == 0
+    taken = ["asr/0", "asr/1", "asr/2", "st/a", "st/b", "x/lone"]
+    assert rows(here / "report.html") == taken
+
+
 def test_curves_of_deletion(store, here, tmp_path):
     folders = [str(make_curves(tmp_path / name, name)) for name in ("input", "encoder")]
     assert main(["report", str(store.path), "--deletion", *folders]) == 0

@@ -256,7 +256,7 @@ def test_fama_command_lines(recorded):
     expect(args, {"task": "speech_to_text_ctc", "criterion": "ctc_multi_loss"})
     expect(args, {"underlying_criterion": "label_smoothed_cross_entropy", "max_tokens": 40_000})
     expect(args, {"attribution_dir": "out", "save_cross_attention": True, "num_masks": 20_000})
-    expect(args, {"explain": ["input", "encoder"]})
+    expect(args, {"explain": ["input", "encoder"], "scoring": "sacrebleu"})
     overrides = convert_namespace_to_omegaconf(args).common_eval.model_overrides
     assert yaml.safe_load(overrides.replace("':", "': ")) == {
         "max_source_positions": 12_000,

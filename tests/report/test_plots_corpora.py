@@ -61,11 +61,11 @@ def test_curves_are_those_of_the_analysis_with_their_areas():
     assert legend(asr) == ["input: 57.50", "cross-attention: 35.00"]
     assert [line.get_ydata().tolist() for line in asr.lines] == [[10, 60, 100], [10, 20, 90]]
     assert asr.lines[0].get_xdata().tolist() == [0, 50, 100]
-    assert (asr.get_ylim(), asr.get_xlabel()) == ((0, 100), "removed (%)")
+    assert (asr.get_ylim(), asr.get_xlabel()) == ((0, 100), "units removed (%)")
     assert asr.get_legend().get_title().get_text() == "AUC (higher is better)"
     assert st.get_legend().get_title().get_text() == "AUC (lower is better)"
     assert legend(st) == ["input: 12.50"]
-    assert insertion.get_xlabel() == "kept (%)"
+    assert insertion.get_xlabel() == "units kept (%)"
     # A map has one colour in all panels, and no two of a panel look the same.
     assert st.lines[0].get_color() == asr.lines[0].get_color()
     assert len({(line.get_color(), line.get_linestyle()) for line in asr.lines}) == 2

@@ -147,6 +147,11 @@ def test_ids_are_quoted_for_the_format():
     assert r"(a\_1\&\{\textbackslash{}\})" in render([table], "latex")
 
 
+def test_latex_prints_signs_that_its_default_encoding_lacks():
+    text = render_grids([head_grid(make_table(), "a|b<c>d")], "latex")
+    assert r"a\textbar{}b\textless{}c\textgreater{}d" in text
+
+
 def test_tables_follow_each_other():
     encoder = make_table(target="encoder", aggregation=None)
     assert len(markdown_rows(render([make_table(), encoder], "markdown"))) == 10

@@ -25,7 +25,7 @@ from fbk_xattn.report.figures.style import (
 )
 from fbk_xattn.report.figures.text import text_width
 from fbk_xattn.report.figures.tiles import Frame, Tile, inner_width, per_row, place
-from fbk_xattn.report.tables import AVERAGE, cell_text, describe, with_interval
+from fbk_xattn.report.tables import AVERAGE, cell_text, describe, describe_interval, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,9 +107,10 @@ def _tile(name: str, table: CorrelationTable, bootstrap: Bootstrap) -> Tile:
     target = NAMES[table.target].capitalize()
     low, high = table.interval(bootstrap)[:, -1, -1]
     overall = with_interval(table.mean[-1, -1], low, high)
+    kind = "" if np.isnan(low) else f", {describe_interval(bootstrap)}"
     return Tile(
         f"{name}: {target}" if name else target,
-        (describe(table), f"All layers and heads: {overall}."),
+        (describe(table), f"All layers and heads: {overall}{kind}."),
     )
 
 

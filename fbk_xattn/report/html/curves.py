@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fbk_xattn.analysis.deletion import ScoredCurve
-from fbk_xattn.store.curves import DELETION
+from fbk_xattn.report.curve_panels import CurvePanel, Named, curve_panels
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 38
-N_TICKS = 5
+STEPS = (1, 2, 5, 10, 20, 25, 50, 100)  # from one tick to the next
+MOST_STEPS = 5
+N_LOOKS = 6  # .c0 to .c5 of report.css
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,16 @@ class Line:
     """One curve as it is drawn.
 
     Attributes:
-        name: The map that ranked the units, with its folder where two have the same map.
+        name: The map that ranked the units, with its folder where maps do not tell curves apart.
+        unit: What the map ranks.
+        look: Number of its class in the style sheet.
         auc: Area under it.
         points: Of an SVG polyline.
     """
 
     name: str
+    unit: str
+    look: int
     auc: float
     points: str
 
@@ -33,7 +38,7 @@ class Chart:
     """Curves of one score on one set of axes.
 
     Attributes:
-        title: Of which languages.
+        title: Mode and task.
         x_label: What is on the horizontal axis.
         y_label: The score.
         x_ticks: Position and text of each.
@@ -57,59 +62,53 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
 
 
-def charts_of(curves: Sequence[tuple[str, ScoredCurve]]) -> list[Chart]:
-    """Draw curves, those of one mode, score and language pair on the same axes.
+def charts_of(curves: Sequence[Named]) -> list[Chart]:
+    """Draw curves, those of one mode, task and score on the same axes.
 
     Args:
-        curves: With the name of their folder.
+        curves: With the name of their folder; none gives no chart.
     """
-    groups: dict[tuple[str, str, str], list[tuple[str, ScoredCurve]]] = {}
-    for name, curve in curves:
-        languages = "-".join(dict.fromkeys(curve.languages or ("all",)))
-        groups.setdefault((curve.mode, languages, curve.score), []).append((name, curve))
-    return [_chart(*key, group) for key, group in groups.items()]
+    return [_chart(panel) for panel in curve_panels(curves)] if curves else []
 
 
-def _chart(
-    mode: str, languages: str, score: str, curves: Sequence[tuple[str, ScoredCurve]]
-) -> Chart:
-    highest = _rounded_up(max(float(curve.scores.max()) for _, curve in curves))
-    maps = [curve.map_name for _, curve in curves]
+def _chart(panel: CurvePanel) -> Chart:
+    y_values = _ticks(max(float(line.curve.scores.max()) for line in panel.lines))
 
     def x(percentage: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * percentage / 100
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / highest
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / y_values[-1]
 
-    lines = tuple(
-        Line(
-            curve.map_name if maps.count(curve.map_name) == 1 else f"{curve.map_name} ({name})",
-            curve.auc,
-            " ".join(
-                f"{x(percentage):.1f},{y(value):.1f}"
-                for percentage, value in zip(
-                    curve.percentages.tolist(), curve.scores.tolist(), strict=True
-                )
-            ),
-        )
-        for name, curve in curves
-    )
-    kind = "removed" if mode == DELETION else "kept"
-    shares = [100 * number / N_TICKS for number in range(N_TICKS + 1)]
     return Chart(
-        title=f"{mode.capitalize()}, {languages}",
-        x_label=f"percent of the units {kind}, most salient first",
-        y_label=score,
-        x_ticks=tuple((round(x(share), 1), f"{share:g}") for share in shares),
-        y_ticks=tuple(
-            (round(y(highest * share / 100), 1), f"{highest * share / 100:g}") for share in shares
+        title=panel.title,
+        x_label=f"{panel.x_label}, most salient first",
+        y_label=panel.y_label,
+        x_ticks=tuple((round(x(share), 1), f"{share}") for share in range(0, 101, 20)),
+        y_ticks=tuple((round(y(value), 1), f"{value}") for value in y_values),
+        lines=tuple(
+            Line(
+                name=line.name,
+                unit=line.curve.unit,
+                look=line.look % N_LOOKS,
+                auc=line.curve.auc,
+                points=" ".join(
+                    f"{x(percentage):.1f},{y(value):.1f}"
+                    for percentage, value in zip(
+                        line.curve.percentages.tolist(), line.curve.scores.tolist(), strict=True
+                    )
+                ),
+            )
+            for line in panel.lines
         ),
-        lines=lines,
-        better=curves[0][1].metric.better,
+        better=panel.first.metric.better,
     )
 
 
-def _rounded_up(value: float) -> float:
-    """Return the end of an axis: the next multiple of 5 from 5 on."""
-    return max(5.0, 5.0 * -(-value // 5))
+def _ticks(highest: float) -> range:
+    """Return round numbers from 0 to the end of an axis that holds ``highest``."""
+    step = next((s for s in STEPS if s * MOST_STEPS >= highest), STEPS[-1])
+    while step * MOST_STEPS < highest:  # a WER that is not cut has no limit
+        step *= 2
+    n_steps = max(1, -(-highest // step))
+    return range(0, int(n_steps) * step + 1, step)

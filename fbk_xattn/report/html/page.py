@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 import fbk_xattn
 from fbk_xattn.analysis.collecting import Progress
+from fbk_xattn.analysis.comparison import parameter
 from fbk_xattn.analysis.maps import (
     CROSS_ATTENTION,
     NAMES,
@@ -55,6 +56,7 @@ SCRIPTS = (
     "overview.js",
     "report.js",
 )
+SALIENCY_UNITS = {"kl": "KL divergence, nats", "probability": "probability lost"}  # by --scorer
 COLOURS = "magma"  # perceptually uniform, as in the figures
 
 
@@ -146,6 +148,7 @@ def build_page(
             cross_attention=names[CROSS_ATTENTION],
             rows=rows,
             aggregation=aggregation,
+            saliency_unit=SALIENCY_UNITS.get(str(parameter(store, "--scorer")), ""),
             levels=levels,
             spectrogram_levels=SPECTROGRAM_LEVELS,
             size=_size_of_model(measured),

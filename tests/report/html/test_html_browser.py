@@ -391,7 +391,7 @@ def test_deletion_curves_and_words_at_first(chromium, report_store, tmp_path):
     flags = ["--deletion", *folders, "--words", "max", "--id", "a/plain"]
     assert main(["report", str(report_store.path), "-o", str(file), *flags]) == 0
     chromium.open(file)
-    assert len(chromium.all(".chart .curve")) == 2
+    assert len(chromium.all(".chart polyline")) == 2
     assert "AUC" in chromium.one(".keys").text
     assert len(chromium.all(".token")) == 4
     assert chromium.one("#rows").get_attribute("value") == "max"

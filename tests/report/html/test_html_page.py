@@ -184,3 +184,25 @@ def test_norm_weighted_cross_attention_is_called_so(rng, tmp_path):
         html = build_page(store, store.ids()).html
         assert (name in html) == (stored == "norms")
         assert (f'"cross-attention":"{name.lower()}"' in html) == (stored == "norms")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "unit"),
+    [
+        ({}, "KL divergence, nats"),
+        ({"--scorer": "kl"}, "KL divergence, nats"),
+        ({"--scorer": "probability"}, "probability lost"),
+    ],
+)
+def test_the_legend_says_the_unit_of_saliency(rng, tmp_path, parameters, unit):
+    store = make_store(tmp_path / "store", [make_attribution(rng)], **parameters)
+    assert f"<span>saliency ({unit})</span>" in build_page(store, ["a/1"]).html
+
+
+def test_tables_are_read_out_by_names_of_people(rng, tmp_path):
+    pairs = {"a": "en", "b": "it"}
+    explained = [make_attribution(rng, id=name, tgt_lang=lang) for name, lang in pairs.items()]
+    page = build_page(make_store(tmp_path / "store", explained), ["a"]).html
+    labels = re.findall(r'role="region" aria-label="([^"]*)"', page)
+    assert labels[:3] == ["Input saliency", "Input saliency, ASR en", "Input saliency, ST en-it"]
+    assert len(set(labels)) == len(labels)
