@@ -34,6 +34,23 @@ KINDS = {
 }
 
 
+def encoded(utterance_id: str) -> str:
+    """Return the name of an utterance's file, without its suffix.
+
+    Raises:
+        InputError: The id is too long for one.
+    """
+    name = quote(utterance_id, safe=" ")
+    # A leading dot would hide the file among the temporary ones.
+    name = "%2E" + name[1:] if name.startswith(".") else name
+    if not name or len(name) > LONGEST_NAME:
+        raise InputError(
+            f"utterance id {utterance_id!r}: expected 1 to {LONGEST_NAME} characters "
+            "(percent-encoded), as it names a file"
+        )
+    return name
+
+
 class _Record(Protocol):
     """What a store holds of one utterance."""
 
@@ -187,15 +204,7 @@ class UtteranceStore(ABC, Generic[Record]):
         Raises:
             InputError: The id is too long for a file name.
         """
-        name = quote(utterance_id, safe=" ")
-        # A leading dot would hide the file among the temporary ones.
-        name = "%2E" + name[1:] if name.startswith(".") else name
-        if not name or len(name) > LONGEST_NAME:
-            raise InputError(
-                f"utterance id {utterance_id!r}: expected 1 to {LONGEST_NAME} characters "
-                "(percent-encoded), as it names a file"
-            )
-        return self.path / f"{name}{SUFFIX}"
+        return self.path / f"{encoded(utterance_id)}{SUFFIX}"
 
     def read(self, utterance_id: str) -> Record:
         """Read one utterance.

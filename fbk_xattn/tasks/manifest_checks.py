@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fbk_xattn.data.manifest import ManifestRow
 from fbk_xattn.errors import InputError
+from fbk_xattn.store.directory import encoded
 
 Manifests = Mapping[str, Sequence[ManifestRow]]
 
@@ -48,3 +49,20 @@ def check_unique_ids(names: Sequence[str], manifests: Manifests) -> None:
                     "unique ids"
                 )
             seen[row.id] = name
+
+
+def check_stored_names(manifests: Manifests) -> None:
+    """Check that every id can name a file of a store.
+
+    Args:
+        manifests: Rows of each split.
+
+    Raises:
+        InputError: One is too long.
+    """
+    for name, manifest in manifests.items():
+        for row in manifest:
+            try:
+                encoded(row.id)
+            except InputError as error:
+                raise InputError(f"{name}.tsv: {error}") from None

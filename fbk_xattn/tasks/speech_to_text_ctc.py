@@ -35,7 +35,7 @@ from fbk_xattn.tasks.batches import keep_utterances, out_of_memory, own_iterator
 from fbk_xattn.tasks.decoding import check_decoding, decoding_parameters
 from fbk_xattn.tasks.deletion_options import DeletionOptions, add_deletion_args
 from fbk_xattn.tasks.deletion_run import DeletionRun
-from fbk_xattn.tasks.manifest_checks import check_texts, check_unique_ids
+from fbk_xattn.tasks.manifest_checks import check_stored_names, check_texts, check_unique_ids
 from fbk_xattn.tasks.options import ExplanationOptions, add_explanation_args
 from fbk_xattn.tasks.progress import ProgressLog
 from fbk_xattn.tasks.sharding import Shard, launched_shard
@@ -228,6 +228,8 @@ class SpeechToTextCTCTask(SpeechToTextTask):
         merged = [row for name in names for row in rows[name]]
         if self.generating:
             check_unique_ids(names, rows)
+            if self.options or self.deletion:
+                check_stored_names(rows)
         self.datasets[split] = self._dataset(split, merged, is_train)
 
     def _dataset(

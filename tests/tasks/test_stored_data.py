@@ -146,6 +146,16 @@ def test_utterances_of_another_vocabulary_fail(data, checkpoint, store, tmp_path
         run_generate(tmp_path / "data", checkpoint, "--attribution-dir", store, *FLAGS)
 
 
+def test_an_id_that_is_too_long_is_of_its_manifest(data, checkpoint, tmp_path):
+    def long(rows):
+        return dataclasses.replace(rows[1], id="\N{CJK UNIFIED IDEOGRAPH-8A9E}" * 23)
+
+    folder = changed(data, tmp_path / "data", long)
+    with pytest.raises(InputError, match=r"^test\.tsv: utterance id '.*': expected 1 to 200 char"):
+        run_generate(folder, checkpoint, "--attribution-dir", tmp_path / "new", *FLAGS)
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_fairseq_refuses_leaves_no_store_behind(data, checkpoint, tmp_path):
     with pytest.raises(AssertionError):
         run_generate(
