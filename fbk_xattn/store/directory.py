@@ -34,7 +34,7 @@ KINDS = {
 }
 
 
-def encoded(utterance_id: str) -> str:
+def file_name(utterance_id: str) -> str:
     """Return the name of an utterance's file, without its suffix.
 
     Raises:
@@ -204,7 +204,7 @@ class UtteranceStore(ABC, Generic[Record]):
         Raises:
             InputError: The id is too long for a file name.
         """
-        return self.path / f"{encoded(utterance_id)}{SUFFIX}"
+        return self.path / f"{file_name(utterance_id)}{SUFFIX}"
 
     def read(self, utterance_id: str) -> Record:
         """Read one utterance.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fbk_xattn.data.manifest import ManifestRow
 from fbk_xattn.errors import InputError
-from fbk_xattn.store.directory import encoded
+from fbk_xattn.store.directory import file_name
 
 Manifests = Mapping[str, Sequence[ManifestRow]]
 
@@ -63,6 +63,6 @@ def check_stored_names(manifests: Manifests) -> None:
     for name, manifest in manifests.items():
         for row in manifest:
             try:
-                encoded(row.id)
+                file_name(row.id)
             except InputError as error:
                 raise InputError(f"{name}.tsv: {error}") from None
